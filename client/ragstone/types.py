@@ -1,0 +1,278 @@
+"""The public values of Ragstone: frozen, and free of protobuf and gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Scalar: TypeAlias = str | int | float | bool | date | datetime
+MetadataValue: TypeAlias = Scalar | Sequence[Scalar]
+Metadata: TypeAlias = Mapping[str, MetadataValue]
+VectorLike: TypeAlias = Any
+"""A float32 row: a sequence of floats, or any object with the buffer protocol (a NumPy row)."""
+
+
+class Mode(StrEnum):
+    """Which legs answer a search."""
+
+    HYBRID = "hybrid"
+    DENSE = "dense"
+    LEXICAL = "lexical"
+
+
+class Wait(StrEnum):
+    """What a write waits for before it returns."""
+
+    COMMITTED = "committed"
+    """The write is durable; searches see it soon."""
+    INDEXED = "indexed"
+    """The write is durable and the serving version has applied it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What a user stores: text to be chunked, or one text with its own vector.
+
+    ``language`` is an ISO 639-1 code; left out, it is detected from the text.
+    ``vector`` is only for collections whose embedder is ``precomputed``: float32, ``(dim,)``.
+    """
+
+    id: str
+    text: str = ""
+    title: str = ""
+    metadata: Metadata = field(default_factory=dict)
+    language: str | None = None
+    vector: VectorLike | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A passage: the unit that is embedded, searched and cited.
+
+    ``start`` and ``end`` are character offsets (Unicode code points) into the document's text.
+    """
+
+    id: str
+    document_id: str
+    text: str
+    ordinal: int = 0
+    start: int = 0
+    end: int = 0
+    title: str = ""
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegScore:
+    """How one leg (``dense`` or ``lexical``) saw a hit.
+
+    ``rank`` starts at 1; ``score`` is the leg's own (a cosine, a BM25 score);
+    ``contribution`` is what the leg added to the fused score.
+    """
+
+    leg: str
+    rank: int
+    score: float
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One chunk that answers a query, best first in a result."""
+
+    chunk_id: str
+    document_id: str
+    score: float
+    text: str
+    title: str = ""
+    metadata: Metadata = field(default_factory=dict)
+    start: int = 0
+    end: int = 0
+    legs: tuple[LegScore, ...] = ()
+    """Filled when the query asked to ``explain``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How two legs become one ranking.
+
+    ``rrf`` is reciprocal rank fusion (Cormack, Clarke, Buettcher 2009) with constant ``k``;
+    ``weighted`` is the weighted sum of min-max normalised scores.
+    """
+
+    kind: str = "weighted"
+    k: int = 60
+    dense_weight: float = 0.5
+    lexical_weight: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One search. Give ``text``, or ``vector`` with its ``space``, or both.
+
+    ``depth`` is the number of candidates each leg gives to fusion; the server has a default.
+    ``min_seq`` waits until the serving version has applied that journal position.
+    """
+
+    text: str = ""
+    vector: VectorLike | None = field(default=None, compare=False)
+    space: str | None = None
+    k: int = 10
+    mode: Mode = Mode.HYBRID
+    filter: str = ""
+    language: str | None = None
+    fusion: Fusion | None = None
+    depth: int | None = None
+    explain: bool = False
+    page_token: str = ""
+    min_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """Hits, and all that is needed to know what answered and how completely."""
+
+    hits: tuple[Hit, ...] = ()
+    version: str = ""
+    space: str = ""
+    seq: int = 0
+    degraded: tuple[str, ...] = ()
+    """Names of the parts that did not answer (``dense``, ``lexical``, ``rerank``); empty is complete."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    next_page_token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteResult:
+    """The acknowledgement of a write: durable at journal position ``seq``."""
+
+    seq: int
+    documents: int = 0
+    """Documents written or deleted. 0 when the request changed nothing."""
+    unchanged: int = 0
+    """Documents that were already stored exactly so, and cost nothing."""
+    chunks: int = 0
+
+
+Options: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What an index version pins. Each section is a table with a ``kind`` and its options.
+
+    Left-out sections and options take the server's defaults; the server refuses unknown ones.
+    """
+
+    embedder: Options = field(default_factory=dict)
+    chunker: Options = field(default_factory=dict)
+    index: Options = field(default_factory=dict)
+    lexical: Options = field(default_factory=dict)
+    fusion: Options = field(default_factory=dict)
+    reranker: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """An index version: one recipe, and how far its indexes have followed the journal."""
+
+    name: str
+    collection: str
+    state: str
+    recipe: Recipe
+    space: str
+    dim: int
+    applied_seq: int
+    created_at: datetime
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """A named set of documents, and the version that serves it."""
+
+    name: str
+    serving: Version
+    documents: int
+    chunks: int
+    seq: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What a server is and what it accepts."""
+
+    version: str
+    max_message_bytes: int
+    max_k: int
+    max_batch: int
+    embedder: Mapping[str, str]
+
+
+# -- answers: the typed stream --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contexts:
+    """The passages that the answer is built from; always the first event."""
+
+    hits: tuple[Hit, ...]
+    version: str = ""
+    space: str = ""
+    seq: int = 0
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDelta:
+    """The next piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """``answer[answer_start:answer_end]`` rests on characters ``start:end`` of a document.
+
+    All offsets count Unicode code points; ``quote`` is the cited text.
+    """
+
+    chunk_id: str
+    document_id: str
+    start: int
+    end: int
+    answer_start: int
+    answer_end: int
+    quote: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the generation cost, in the generator's own tokens."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    COMPLETE = "complete"
+    LENGTH = "length"
+    NO_EVIDENCE = "no_evidence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The last event of a complete answer; a stream that ends without it was broken off."""
+
+    finish_reason: FinishReason
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+AnswerEvent: TypeAlias = Contexts | TextDelta | Citation | Usage | Done

@@ -1,0 +1,73 @@
+"""The protocol of the embedders, and the identity of an embedding space."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Everything that changes a vector. Two spaces never meet.
+
+    ``name`` is what people call it (a model id); ``digest`` identifies the weights, wherever they came
+    from ("" where there are none).
+    """
+
+    name: str
+    dim: int
+    digest: str = ""
+    pooling: str = ""
+    normalised: bool = True
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    max_tokens: int = 0
+
+    @property
+    def id(self) -> str:
+        """``name@fingerprint``: the space as it stands on vectors, cache keys, indexes and responses."""
+        canonical = json.dumps(asdict(self), sort_keys=True).encode()
+        return f"{self.name}@{hashlib.sha256(canonical).hexdigest()[:12]}"
+
+
+class Embedder(Protocol):
+    """Text to unit vectors of one space. A text's vector does not depend on its batch (cosine >= 0.9999)."""
+
+    @property
+    def space(self) -> Space:
+        """The space of every vector that this embedder makes."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The model's own tokenizer, by which the chunker counts; None where words are counted."""
+        ...
+
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Float32 ``(len(texts), dim)``, finite, rows of length 1. Interactive: goes before passages.
+
+        Raises Overloaded when the queue is full, BackendUnavailable when the model does not answer.
+        """
+        ...
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Float32 ``(len(texts), dim)``, finite, rows of length 1. Bulk: yields to queries.
+
+        Raises the errors of ``embed_queries``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release the model and its threads."""
+        ...

@@ -1,0 +1,1 @@
+"""Generators: a question and its passages to a cited answer."""

@@ -1,0 +1,1 @@
+"""Vector and lexical indexes: every one a follower of the journal."""

@@ -1,0 +1,166 @@
+"""The protocols of the indexes, and the values that cross them.
+
+An index holds *keys*: int64, given by the catalog, one for each chunk ever written and never used
+again. A key's text and vector never change; replacing a document deletes keys and adds new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap64
+
+Keys = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+class Metric(StrEnum):
+    """How two vectors are compared. A higher score is always the better one."""
+
+    COSINE = "cosine"
+    INNER_PRODUCT = "ip"
+    L2 = "l2"
+    """Scores are negated squared distances."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorBatch:
+    """One step of a dense follower: ``deleted`` leave, ``keys`` with their ``vectors`` enter.
+
+    ``keys`` int64 ``(n,)``, ``vectors`` float32 ``(n, dim)``, ``deleted`` int64 ``(m,)``.
+    """
+
+    keys: Keys
+    vectors: Vectors
+    deleted: Keys
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """One step of a lexical follower. ``languages`` are ISO 639-1 codes, "" where unknown."""
+
+    keys: Keys
+    texts: Sequence[str]
+    languages: Sequence[str]
+    deleted: Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Search results, best first, ties by ascending key; one row a query.
+
+    ``keys`` int64 ``(n, k)``, padded with -1; ``scores`` float32 ``(n, k)``, padded with -inf.
+    """
+
+    keys: Keys
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchParams:
+    """Knobs of one search; ``None`` leaves the choice to the index."""
+
+    ef_search: int | None = None
+    exact: bool = False
+    """Compare with every vector: slow, and the truth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexStats:
+    """What an index holds now. ``pending`` keys are searched exactly until they are frozen."""
+
+    live: int
+    deleted: int = 0
+    pending: int = 0
+    segments: int = 0
+    bytes_on_disk: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FrozenIndex(Protocol):
+    """An immutable dense index over rows 0..n-1 of one segment. Thread-safe; never blocks on I/O locks."""
+
+    def search(
+        self, queries: Vectors, k: int, allow: NDArray[np.bool_] | None, params: SearchParams
+    ) -> Neighbours:
+        """Rows (not keys) of the best ``k`` for each of ``queries`` ``(n, dim)``.
+
+        ``allow`` is a mask over rows ``(rows,)``; rows where it is False are never returned.
+        """
+        ...
+
+
+class VectorIndex(Protocol):
+    """A dense follower of the journal. Safe to search during ``apply``."""
+
+    @property
+    def applied_seq(self) -> int:
+        """The last journal position that a search sees."""
+        ...
+
+    async def apply(self, batch: VectorBatch, *, seq: int) -> None:
+        """Make ``batch`` visible. Does nothing when ``seq <= applied_seq``.
+
+        Raises InvalidArgument for a wrong dimension or a vector that is not finite; then nothing of the
+        batch is visible.
+        """
+        ...
+
+    async def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        allow: BitMap64 | None = None,
+        params: SearchParams | None = None,
+    ) -> Neighbours:
+        """The best ``k`` keys for each row of ``queries`` ``(n, dim)``, among ``allow`` when given."""
+        ...
+
+    async def checkpoint(self) -> int:
+        """Make all that is applied durable; the ``seq`` from which a reopened index needs the journal."""
+        ...
+
+    def stats(self) -> IndexStats:
+        """What the index holds now."""
+        ...
+
+    async def close(self) -> None:
+        """Release files and threads. Does not checkpoint."""
+        ...
+
+
+class LexicalIndex(Protocol):
+    """A BM25 follower of the journal. Safe to search during ``apply``."""
+
+    @property
+    def applied_seq(self) -> int:
+        """The last journal position that a search sees."""
+        ...
+
+    async def apply(self, batch: TextBatch, *, seq: int) -> None:
+        """Make ``batch`` visible. Does nothing when ``seq <= applied_seq``."""
+        ...
+
+    async def search(
+        self, query: str, k: int, *, allow: BitMap64 | None = None, language: str | None = None
+    ) -> Neighbours:
+        """The best ``k`` keys for one query: arrays of shape ``(1, k)``. Any text is a valid query."""
+        ...
+
+    async def checkpoint(self) -> int:
+        """Make all that is applied durable; the ``seq`` from which a reopened index needs the journal."""
+        ...
+
+    def stats(self) -> IndexStats:
+        """What the index holds now."""
+        ...
+
+    async def close(self) -> None:
+        """Release files and threads. Does not checkpoint."""
+        ...

@@ -1,0 +1,1 @@
+"""Dense indexes: segments, their wrappers and the stores that stand in for them."""

@@ -1,0 +1,1 @@
+"""BM25 indexes and the analysis of text into terms."""

@@ -1,0 +1,1 @@
+"""Rerankers: a query and its passages to scores."""

@@ -1,0 +1,1 @@
+"""The write path: readers, chunking, the writer."""

@@ -1,0 +1,1 @@
+"""The catalog: collections, documents, the journal, embeddings."""

@@ -1,0 +1,1 @@
+"""Index versions: recipes, the applier, snapshots."""
