@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -81,7 +81,7 @@ class Generator(Protocol):
         *,
         cache_salt: str = "",
         deadline_s: float | None = None,
-    ) -> AsyncIterator[Generated]:
+    ) -> AsyncGenerator[Generated, None]:
         """Deltas and quotes as they come, then ``End``.
 
         Raises DeadlineExceeded, or BackendUnavailable when the model does not answer.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,4 +163,13 @@ class LexicalIndex(Protocol):
 
     async def close(self) -> None:
         """Release files and threads. Does not checkpoint."""
+        ...
+
+
+@runtime_checkable
+class Compactable(Protocol):
+    """An index made of pieces that can be merged on demand."""
+
+    async def compact(self) -> None:
+        """Merge everything that is applied now into as few pieces as the index likes, and wait for it."""
         ...

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 DOMAIN: Final = "ragstone"
 
@@ -65,7 +65,7 @@ class InvalidArgument(RagstoneError):
     reason = "INVALID_ARGUMENT"
 
     @classmethod
-    def at(cls, field: str, description: str, **metadata: str) -> InvalidArgument:
+    def at(cls, field: str, description: str, **metadata: str) -> Self:
         """The error for one wrong field, named by its path."""
         return cls(
             f"{field}: {description}",

@@ -1,0 +1,74 @@
+# Everything a newcomer or a developer does with Ragstone. `make` alone lists it.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+BUF    := node_modules/.bin/buf
+# The first Python that runs and is new enough; `make setup PYTHON=...` chooses another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv and install everything into it
+
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Ragstone needs Python 3.11 or later: none was found" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ./client --editable '.[dev]'
+	@touch $@
+
+demo: setup ## Index this machine's Python documentation and ask it questions, over gRPC
+	@$(BIN)/ragstone demo
+
+test: setup ## Run all tests
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+test-fast: setup ## Run the tests that need no server process and little time
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow and not e2e'
+
+check: setup $(BUF) ## Lint, types, import rules, the API's lint, generated stubs
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@if [ -x $(BUF) ]; then $(BUF) lint proto; fi
+	@$(BIN)/python tools/generate_stubs.py --check
+
+# buf checks the .proto files. It comes through npm; without npm that one check is left out, except in CI.
+$(BUF): package.json
+	@if command -v npm >/dev/null; then \
+		npm install --silent --no-package-lock --no-audit --no-fund && touch $@; \
+	else \
+		echo "npm is missing: buf lint is left out" >&2; test -z "$$CI"; \
+	fi
+
+format: setup ## Let ruff put the code in shape
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+proto: setup ## Generate the stubs in client/ragstone/v1 from proto/
+	@$(BIN)/python tools/generate_stubs.py
+
+crash-test: setup ## Kill the server 200 times under load, and look for lost or revived documents
+	@$(BIN)/pytest tests/e2e/test_crash.py --crash-rounds 200
+
+bench-search: $(VENV)/.bench ## Search beside pgvector, a bare gRPC echo and the raw libraries
+	@$(BIN)/python -m benchmarks.search
+
+bench-ingest: $(VENV)/.bench ## Ingest beside the raw model
+	@$(BIN)/python -m benchmarks.ingest
+
+$(VENV)/.bench: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ./client --editable '.[bench]'
+	@touch $@
+
+clean: ## Remove what the targets made, .venv included
+	rm -rf $(VENV) node_modules .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,147 @@
+import datetime
+
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERSION_STATE_UNSPECIFIED: _ClassVar[VersionState]
+    VERSION_STATE_BUILDING: _ClassVar[VersionState]
+    VERSION_STATE_CATCHING_UP: _ClassVar[VersionState]
+    VERSION_STATE_READY: _ClassVar[VersionState]
+    VERSION_STATE_SERVING: _ClassVar[VersionState]
+    VERSION_STATE_RETIRING: _ClassVar[VersionState]
+    VERSION_STATE_DELETED: _ClassVar[VersionState]
+    VERSION_STATE_PAUSED: _ClassVar[VersionState]
+    VERSION_STATE_FAILED: _ClassVar[VersionState]
+
+class Wait(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WAIT_UNSPECIFIED: _ClassVar[Wait]
+    WAIT_COMMITTED: _ClassVar[Wait]
+    WAIT_INDEXED: _ClassVar[Wait]
+VERSION_STATE_UNSPECIFIED: VersionState
+VERSION_STATE_BUILDING: VersionState
+VERSION_STATE_CATCHING_UP: VersionState
+VERSION_STATE_READY: VersionState
+VERSION_STATE_SERVING: VersionState
+VERSION_STATE_RETIRING: VersionState
+VERSION_STATE_DELETED: VersionState
+VERSION_STATE_PAUSED: VersionState
+VERSION_STATE_FAILED: VersionState
+WAIT_UNSPECIFIED: Wait
+WAIT_COMMITTED: Wait
+WAIT_INDEXED: Wait
+
+class Vector(_message.Message):
+    __slots__ = ("values", "space")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    values: bytes
+    space: str
+    def __init__(self, values: _Optional[bytes] = ..., space: _Optional[str] = ...) -> None: ...
+
+class Value(_message.Message):
+    __slots__ = ("string_value", "int_value", "double_value", "bool_value", "date_value", "timestamp_value", "list_value")
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    INT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DATE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_VALUE_FIELD_NUMBER: _ClassVar[int]
+    LIST_VALUE_FIELD_NUMBER: _ClassVar[int]
+    string_value: str
+    int_value: int
+    double_value: float
+    bool_value: bool
+    date_value: str
+    timestamp_value: _timestamp_pb2.Timestamp
+    list_value: ValueList
+    def __init__(self, string_value: _Optional[str] = ..., int_value: _Optional[int] = ..., double_value: _Optional[float] = ..., bool_value: _Optional[bool] = ..., date_value: _Optional[str] = ..., timestamp_value: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., list_value: _Optional[_Union[ValueList, _Mapping]] = ...) -> None: ...
+
+class ValueList(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[Value]
+    def __init__(self, values: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+
+class Document(_message.Message):
+    __slots__ = ("id", "text", "title", "metadata", "language", "vector")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    text: str
+    title: str
+    metadata: _containers.MessageMap[str, Value]
+    language: str
+    vector: Vector
+    def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., title: _Optional[str] = ..., metadata: _Optional[_Mapping[str, Value]] = ..., language: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
+
+class Recipe(_message.Message):
+    __slots__ = ("embedder", "chunker", "index", "lexical", "fusion", "reranker")
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    CHUNKER_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LEXICAL_FIELD_NUMBER: _ClassVar[int]
+    FUSION_FIELD_NUMBER: _ClassVar[int]
+    RERANKER_FIELD_NUMBER: _ClassVar[int]
+    embedder: _struct_pb2.Struct
+    chunker: _struct_pb2.Struct
+    index: _struct_pb2.Struct
+    lexical: _struct_pb2.Struct
+    fusion: _struct_pb2.Struct
+    reranker: _struct_pb2.Struct
+    def __init__(self, embedder: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chunker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., index: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lexical: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fusion: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., reranker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class Version(_message.Message):
+    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    STATS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    collection: str
+    state: VersionState
+    recipe: Recipe
+    space: str
+    dim: int
+    applied_seq: int
+    created_at: _timestamp_pb2.Timestamp
+    stats: _struct_pb2.Struct
+    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class WriteResult(_message.Message):
+    __slots__ = ("seq", "documents", "unchanged", "chunks")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    documents: int
+    unchanged: int
+    chunks: int
+    def __init__(self, seq: _Optional[int] = ..., documents: _Optional[int] = ..., unchanged: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...

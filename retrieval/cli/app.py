@@ -1,0 +1,80 @@
+"""The command ``ragstone``: its commands, and how an error leaves it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from ragstone.errors import RagstoneError
+from typer.core import TyperGroup
+
+from retrieval.cli import collections, demo, documents, evaluate, ingest, output, search, serve, versions
+from retrieval.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect
+
+
+class Guarded(TyperGroup):
+    """Turns every error that Ragstone raises on purpose into one line and exit code 1."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RagstoneError as error:
+            typer.echo(f"ragstone: {output.error_line(error)}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="ragstone",
+    cls=Guarded,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Index documents, search them, and get answers that cite them.",
+)
+
+
+@app.callback()
+def root(
+    server: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", envvar="RAGSTONE_SERVER", help="The server to talk to."),
+    ] = DEFAULT_SERVER,
+) -> None:
+    """Index documents, search them, and get answers that cite them."""
+
+
+@app.command()
+def info(server: ServerOption = "", as_json: JsonOption = False) -> None:
+    """Show what the server is, what it accepts, and whether it is healthy."""
+    with connect(server) as client:
+        about, health = client.info(), client.health()
+    value = {
+        "server": server,
+        "health": str(health),
+        "version": about.version,
+        "max_message_bytes": about.max_message_bytes,
+        "max_k": about.max_k,
+        "max_batch": about.max_batch,
+        "embedder": dict(about.embedder),
+    }
+    output.print_json(value) if as_json else output.stdout().print(output.facts(value))
+
+
+app.command("serve")(serve.serve)
+app.add_typer(collections.app, name="collections")
+app.add_typer(documents.app, name="documents")
+app.add_typer(versions.app, name="versions")
+app.command("ingest")(ingest.ingest)
+app.command("search")(search.search)
+app.command("ask")(search.ask)
+app.command("eval")(evaluate.evaluate)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""``ragstone collections``: create, list, show, delete and compact."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from retrieval.cli import output
+from retrieval.cli.options import JsonOption, RecipeOption, ServerOption, connect, make_recipe
+
+app = typer.Typer(no_args_is_help=True, help="Create, look at and delete collections.")
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", show_default=False, help="The collection's name.")
+]
+
+
+class IndexKind(StrEnum):
+    """The dense indexes that a new collection can choose without a recipe."""
+
+    HNSW = "hnsw"
+    FLAT = "flat"
+
+
+@app.command()
+def create(
+    name: NameArgument,
+    recipe: RecipeOption = None,
+    index: Annotated[
+        IndexKind | None, typer.Option("--index", help="Approximate (hnsw) or exact (flat) dense search.")
+    ] = None,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Create a collection."""
+    with connect(server) as client:
+        collection = client.create_collection(name, recipe=make_recipe(recipe, index=index))
+    if as_json:
+        output.print_json(output.collection_json(collection))
+    else:
+        typer.echo(f"created {collection.name}, version {collection.serving.name}")
+
+
+@app.command("list")
+def list_(server: ServerOption = "", as_json: JsonOption = False) -> None:
+    """List the collections."""
+    with connect(server) as client:
+        found = list(client.list_collections())
+    if as_json:
+        output.print_json({"collections": [output.collection_json(c) for c in found]})
+        return
+    table = Table("name", "documents", "chunks", "seq", "version", "state", "space")
+    for c in found:
+        counts = (f"{c.documents:,}", f"{c.chunks:,}", str(c.seq))
+        table.add_row(c.name, *counts, c.serving.name, c.serving.state, c.serving.space)
+    output.stdout().print(table)
+
+
+@app.command()
+def show(name: NameArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
+    """Show one collection and the version that serves it."""
+    with connect(server) as client:
+        value = output.collection_json(client.get_collection(name))
+    output.print_json(value) if as_json else output.stdout().print(output.facts(value))
+
+
+@app.command()
+def delete(name: NameArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
+    """Delete a collection with all of its documents."""
+    with connect(server) as client:
+        client.delete_collection(name)
+    output.print_json({"deleted": name}) if as_json else typer.echo(f"deleted {name}")
+
+
+@app.command()
+def compact(name: NameArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
+    """Build the collection's indexes afresh, without what was deleted or replaced."""
+    with connect(server) as client:
+        client.compact(name)
+    output.print_json({"compacted": name}) if as_json else typer.echo(f"compacted {name}")

@@ -1,0 +1,161 @@
+"""``ragstone eval``: how well a collection answers the judged queries of a test collection."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from ragstone import Client
+from ragstone.errors import NotFound
+from ragstone.types import Collection, Document, Mode, Query, SearchResult
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from retrieval.cli import beir, output
+from retrieval.cli.ingest import import_with_progress
+from retrieval.cli.options import (
+    CollectionArgument,
+    JsonOption,
+    RecipeOption,
+    ServerOption,
+    connect,
+    make_recipe,
+    shows_progress,
+)
+from retrieval.cli.search import FusionOption, ModeOption, fusion_of
+
+DEPTH: Final = 100
+"""Documents ranked a query."""
+MAX_HITS: Final = 1_000
+"""Chunks looked at to rank ``DEPTH`` documents."""
+HITS_A_CALL: Final = 1_600
+"""Bounds a reply: at about 1 kB a hit it stays well under gRPC's 4 MiB."""
+
+
+def evaluate(
+    collection: CollectionArgument,
+    dataset: Annotated[
+        Path,
+        typer.Option(
+            "--dataset",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="A test collection in the BEIR layout.",
+        ),
+    ],
+    mode: ModeOption = Mode.HYBRID,
+    fusion: FusionOption = None,
+    depth: Annotated[
+        int | None, typer.Option(show_default="the server's", help="Candidates each leg gives to fusion.")
+    ] = None,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            "--group-by", metavar="KEY", help="Also report nDCG@10 per value of this key of a query."
+        ),
+    ] = "",
+    recipe: RecipeOption = None,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure ranking quality; a document ranks where its best chunk does.
+
+    A missing collection is created (with --recipe), an empty one is filled from the corpus.
+    """
+    test = beir.load(dataset)
+    with connect(server) as client:
+        filled = _filled(client, collection, test, recipe)
+        ask = Query(mode=mode, fusion=fusion_of(fusion), depth=depth, min_seq=filled.seq)
+        started = time.perf_counter()
+        rankings = dict(_rank(client, filled, test.queries, ask))
+        seconds = time.perf_counter() - started
+    values = beir.evaluate(rankings, test.qrels)
+    report: dict[str, Any] = {
+        **beir.mean(values.values()),
+        "queries": len(values),
+        "seconds": round(seconds, 3),
+    }
+    if group_by:
+        report["groups"] = _groups(values, test.queries, group_by)
+    _show(report, as_json=as_json)
+
+
+def _filled(client: Client, name: str, test: beir.TestCollection, recipe: Path | None) -> Collection:
+    try:
+        collection = client.get_collection(name)
+    except NotFound:
+        collection = client.create_collection(name, recipe=make_recipe(recipe))
+    if collection.documents == 0:
+        import_with_progress(client, name, _corpus(test.corpus), wait="indexed")
+        collection = client.get_collection(name)
+    return collection
+
+
+def _corpus(path: Path) -> Iterator[Document]:
+    from retrieval.ingest.readers import read_path
+
+    return read_path(path)
+
+
+def _rank(
+    client: Client, collection: Collection, queries: Mapping[str, Mapping[str, Any]], ask: Query
+) -> Iterator[tuple[str, list[str]]]:
+    """Rank at least ``DEPTH`` documents a query, many queries a call."""
+    k = _hits_wanted(collection, client.info().max_k)
+    size = max(1, min(client.info().max_batch, HITS_A_CALL // k))
+    ids = list(queries)
+    with _progress() as progress:
+        task = progress.add_task("searching", total=len(ids))
+        for start in range(0, len(ids), size):
+            batch = ids[start : start + size]
+            asked = [replace(ask, text=str(queries[qid]["text"]), k=k) for qid in batch]
+            for qid, query, result in zip(
+                batch, asked, client.batch_search(collection.name, asked), strict=True
+            ):
+                yield qid, _documents(client, collection.name, query, result)
+            progress.advance(task, len(batch))
+
+
+def _hits_wanted(collection: Collection, max_k: int) -> int:
+    """Hits that should hold ``DEPTH`` documents, from the mean number of chunks a document has."""
+    chunks_a_document = -(-collection.chunks // max(collection.documents, 1))
+    return min(DEPTH * max(chunks_a_document, 1), 400, max_k)
+
+
+def _documents(client: Client, collection: str, query: Query, result: SearchResult) -> list[str]:
+    """Follow the pages until ``DEPTH`` documents are found, or there is no more."""
+    hits = list(result.hits)
+    while result.next_page_token and len(hits) < MAX_HITS and len(beir.best_documents(hits)) < DEPTH:
+        query = replace(query, page_token=result.next_page_token)
+        [result] = client.batch_search(collection, [query])
+        hits += result.hits
+    return beir.best_documents(hits, DEPTH)
+
+
+def _groups(
+    values: Mapping[str, Mapping[str, float]], queries: Mapping[str, Mapping[str, Any]], key: str
+) -> dict[str, float]:
+    grouped: defaultdict[str, list[Mapping[str, float]]] = defaultdict(list)
+    for qid, row in values.items():
+        grouped[str(queries[qid].get(key, ""))].append(row)
+    return {group: beir.mean(rows)["ndcg@10"] for group, rows in sorted(grouped.items())}
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=output.stderr(), transient=True, disable=not shows_progress())
+
+
+def _show(report: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(report)
+        return
+    rounded = {name: f"{value:.4f}" if name in beir.METRICS else value for name, value in report.items()}
+    groups = {name: f"{value:.4f}" for name, value in report.get("groups", {}).items()}
+    rounded.pop("groups", None)
+    output.stdout().print(output.facts(rounded | ({"nDCG@10 of": groups} if groups else {})))

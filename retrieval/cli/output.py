@@ -1,0 +1,221 @@
+"""How results look: JSON with fixed keys on stdout, or tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import Any, Final
+
+import typer
+from ragstone import errors
+from ragstone.types import Citation, Collection, Document, Hit, SearchResult, Usage, Version
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+SNIPPET_CHARS: Final = 280
+
+HINTS: Final[Mapping[type[errors.RagstoneError], str]] = {
+    errors.InvalidFilter: 'write filters as: lang = "en" AND year >= 2020 AND NOT tags:"draft"',
+    errors.InvalidArgument: "correct the request; sent again as it is, it fails again",
+    errors.NotFound: "`ragstone collections list` shows what is there",
+    errors.AlreadyExists: "choose another name, or use the one that is there",
+    errors.Conflict: "somebody else changed it; run the command again",
+    errors.SpaceMismatch: "`ragstone collections show NAME` names the space of its vectors",
+    errors.FailedPrecondition: "`ragstone collections show NAME` tells the state",
+    errors.Unauthenticated: "give valid credentials",
+    errors.PermissionDenied: "ask the server's operator for access",
+    errors.Overloaded: "the server is busy; run the command again later",
+    errors.DeadlineExceeded: "allow more time with --timeout",
+    errors.BackendUnavailable: "start one with `ragstone serve --data-dir DIR`, or name one with --server",
+    errors.CorruptIndex: "stop writing and look at the server's log before anything else",
+    errors.Internal: "the server's log explains it under the id above",
+}
+
+
+def stdout() -> Console:
+    """The console for data; long lines are not cut where nobody watches."""
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    """The console for progress, notes and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object; dates are ISO 8601 text."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+# -- errors ---------------------------------------------------------------------------------
+
+
+def error_line(error: errors.RagstoneError) -> str:
+    """One line: the reason, what is wrong, each wrong field, and what to do next."""
+    fields = "; ".join(f"{v.field}: {v.description}" for v in error.violations)
+    parts = [f"{error.reason}: {error.message}"]
+    if fields and fields not in error.message:
+        parts.append(f"[{fields}]")
+    parts.append(f"-- {_hint(error)}")
+    return " ".join(" ".join(parts).split())
+
+
+def _hint(error: errors.RagstoneError) -> str:
+    hint = next((HINTS[cls] for cls in type(error).__mro__ if cls in HINTS), "see the server's log")
+    return hint if error.retry_after_s is None else f"{hint} (in {error.retry_after_s:g} s)"
+
+
+# -- JSON -----------------------------------------------------------------------------------
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """A hit; ``legs`` only where the search explained itself."""
+    value: dict[str, Any] = {
+        "chunk_id": hit.chunk_id,
+        "document_id": hit.document_id,
+        "score": hit.score,
+        "text": hit.text,
+        "metadata": dict(hit.metadata),
+    }
+    if hit.legs:
+        value["legs"] = [asdict(leg) for leg in hit.legs]
+    return value
+
+
+def search_json(result: SearchResult) -> dict[str, Any]:
+    """A search's result."""
+    return {
+        "hits": [hit_json(hit) for hit in result.hits],
+        "version": result.version,
+        "space": result.space,
+        "seq": result.seq,
+        "degraded": list(result.degraded),
+        "timings_ms": dict(result.timings_ms),
+    }
+
+
+def answer_json(
+    text: str, citations: Sequence[Citation], contexts: Sequence[Hit], usage: Usage | None
+) -> dict[str, Any]:
+    """A whole answer; citations count code points of the cited document."""
+    return {
+        "answer": text,
+        "citations": [
+            {"chunk_id": c.chunk_id, "document_id": c.document_id, "start": c.start, "end": c.end}
+            for c in citations
+        ],
+        "contexts": [hit_json(hit) for hit in contexts],
+        "usage": asdict(usage) if usage else {},
+    }
+
+
+def version_json(version: Version) -> dict[str, Any]:
+    """A version with its recipe."""
+    return {
+        "name": version.name,
+        "collection": version.collection,
+        "state": version.state,
+        "space": version.space,
+        "dim": version.dim,
+        "applied_seq": version.applied_seq,
+        "created_at": version.created_at.isoformat(),
+        "recipe": {name: dict(section) for name, section in asdict(version.recipe).items() if section},
+        "stats": dict(version.stats),
+    }
+
+
+def collection_json(collection: Collection) -> dict[str, Any]:
+    """A collection with its serving version."""
+    return {
+        "name": collection.name,
+        "documents": collection.documents,
+        "chunks": collection.chunks,
+        "seq": collection.seq,
+        "created_at": collection.created_at.isoformat(),
+        "serving": version_json(collection.serving),
+    }
+
+
+def document_json(document: Document) -> dict[str, Any]:
+    """A document without its vector."""
+    return {
+        "id": document.id,
+        "title": document.title,
+        "text": document.text,
+        "language": document.language,
+        "metadata": dict(document.metadata),
+    }
+
+
+# -- tables ---------------------------------------------------------------------------------
+
+
+def snippet(text: str, chars: int = SNIPPET_CHARS) -> str:
+    """The first ``chars`` characters of ``text`` on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= chars else line[: chars - 1].rstrip() + "…"
+
+
+def hits_table(
+    hits: Sequence[Hit], *, explain: bool = False, title: str = "", chars: int = SNIPPET_CHARS
+) -> Table:
+    """Hits, best first; ``explain`` adds what each leg thought."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("score", justify="right")
+    table.add_column("passage", overflow="fold", ratio=1)
+    if explain:
+        table.add_column("legs: rank, score, share", overflow="fold")
+    for rank, hit in enumerate(hits, start=1):
+        row: list[RenderableType] = [str(rank), f"{hit.score:.3f}", _passage(hit, chars)]
+        table.add_row(*row, *([_legs(hit)] if explain else []))
+    return table
+
+
+def _passage(hit: Hit, chars: int) -> Text:
+    return Text.assemble(
+        (hit.document_id, "bold cyan"), (f"  {hit.chunk_id}", "dim"), "\n", snippet(hit.text, chars)
+    )
+
+
+def _legs(hit: Hit) -> str:
+    lines = (f"{leg.leg} #{leg.rank}, {leg.score:.3f}, +{leg.contribution:.3f}" for leg in hit.legs)
+    return "\n".join(lines)
+
+
+def result_line(result: SearchResult) -> str:
+    """What answered and how long it took, on one line."""
+    total = result.timings_ms.get("total", sum(result.timings_ms.values()))
+    line = f"version {result.version}, space {result.space}, seq {result.seq}, {total:.1f} ms"
+    return f"{line}, without: {', '.join(result.degraded)}" if result.degraded else line
+
+
+def facts(value: Mapping[str, Any], *, prefix: str = "") -> Table:
+    """A two-column table of a nested mapping, keys joined by dots."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, entry in _flat(value, prefix):
+        table.add_row(key, Text(entry))
+    return table
+
+
+def _flat(value: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from _flat(entry, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(entry)

@@ -1,0 +1,138 @@
+"""``ragstone search`` and ``ragstone ask``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from ragstone.types import AnswerEvent, Citation, Contexts, Done, Fusion, Hit, Mode, TextDelta, Usage
+
+from retrieval.cli import output
+from retrieval.cli.options import (
+    CollectionArgument,
+    FilterOption,
+    JsonOption,
+    ServerOption,
+    TimeoutOption,
+    connect,
+)
+
+
+class FusionKind(StrEnum):
+    """How two legs become one ranking."""
+
+    RRF = "rrf"
+    WEIGHTED = "weighted"
+
+
+ModeOption = Annotated[Mode, typer.Option("--mode", help="Which legs answer.")]
+FusionOption = Annotated[
+    FusionKind | None,
+    typer.Option("--fusion", show_default="as the recipe says", help="How the legs are fused."),
+]
+
+
+def fusion_of(kind: FusionKind | None) -> Fusion | None:
+    """The fusion that ``--fusion`` names; ``None`` leaves it to the collection's recipe."""
+    return None if kind is None else Fusion(kind=kind.value)
+
+
+def search(
+    collection: CollectionArgument,
+    query: Annotated[str, typer.Argument(metavar="QUERY", show_default=False, help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", "--k", help="How many hits.")] = 10,
+    mode: ModeOption = Mode.HYBRID,
+    where: FilterOption = "",
+    fusion: FusionOption = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="CODE", show_default="detected", help="The query's language.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each leg thought of a hit.")] = False,
+    timeout: TimeoutOption = None,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Find the passages that answer a query."""
+    with connect(server) as client:
+        result = client.search(
+            collection,
+            query,
+            k=k,
+            mode=mode,
+            filter=where,
+            fusion=fusion_of(fusion),
+            language=language,
+            explain=explain,
+            timeout=timeout,
+        )
+    if as_json:
+        output.print_json(output.search_json(result))
+        return
+    console = output.stdout()
+    console.print(output.hits_table(result.hits, explain=explain))
+    console.print(output.result_line(result), style="dim")
+
+
+@dataclass
+class Transcript:
+    """An answer as it arrives."""
+
+    pieces: list[str] = field(default_factory=list)
+    citations: list[Citation] = field(default_factory=list)
+    contexts: tuple[Hit, ...] = ()
+    usage: Usage | None = None
+    done: Done | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self.pieces)
+
+    def add(self, event: AnswerEvent) -> None:
+        """Take the next event of the stream."""
+        match event:
+            case Contexts():
+                self.contexts = event.hits
+            case TextDelta():
+                self.pieces.append(event.text)
+            case Citation():
+                self.citations.append(event)
+            case Usage():
+                self.usage = event
+            case Done():
+                self.done = event
+
+    def sources(self) -> list[str]:
+        """One line a citation: its number, where it stands, and what it quotes."""
+        return [
+            f"[{n}] {c.document_id} ({c.start}:{c.end})  {output.snippet(c.quote, 100)}".rstrip()
+            for n, c in enumerate(self.citations, start=1)
+        ]
+
+
+def ask(
+    collection: CollectionArgument,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False, help="What to answer.")],
+    k: Annotated[int, typer.Option("-k", "--k", help="How many passages the answer may use.")] = 5,
+    mode: ModeOption = Mode.HYBRID,
+    where: FilterOption = "",
+    timeout: TimeoutOption = None,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a question from the passages found, and cite them."""
+    answer = Transcript()
+    with connect(server) as client:
+        for event in client.answer(collection, question, k=k, mode=mode, filter=where, timeout=timeout):
+            answer.add(event)
+            if isinstance(event, TextDelta) and not as_json:
+                typer.echo(event.text, nl=False)
+    if as_json:
+        value = output.answer_json(answer.text, answer.citations, answer.contexts, answer.usage)
+        output.print_json(value)
+        return
+    typer.echo("" if answer.pieces else "No passage answers this.")
+    for line in answer.sources():
+        typer.echo(line)

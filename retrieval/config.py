@@ -1,0 +1,145 @@
+"""The settings of a server: one frozen tree, parsed once, unknown keys refused.
+
+Sources, the later one wins: defaults, a TOML file, ``RAGSTONE_`` environment variables
+(``RAGSTONE_LIMITS__MAX_K=500``), the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from ragstone.errors import FieldViolation, InvalidArgument
+
+
+class Limits(BaseModel, frozen=True, extra="forbid"):
+    """What one request may ask for, and how much work may wait."""
+
+    max_message_bytes: PositiveInt = 32 * 2**20
+    max_document_bytes: PositiveInt = 8 * 2**20
+    max_concurrent_requests: PositiveInt = 256
+    max_waiting_requests: PositiveInt = 1024
+    max_pending_chunks: PositiveInt = 20_000
+    """Chunks that are committed but not yet indexed; above it, writes wait."""
+
+
+class IndexingSettings(BaseModel, frozen=True, extra="forbid"):
+    """How the applier follows the journal."""
+
+    batch_chunks: PositiveInt = 1024
+    """Chunks applied in one step, at most."""
+    checkpoint_s: PositiveFloat = 30.0
+
+
+class AuthSettings(BaseModel, frozen=True, extra="forbid"):
+    """Bearer tokens and the tenant each one stands for; empty means that nobody has to show one."""
+
+    tokens: Mapping[str, SecretStr] = Field(default_factory=dict)
+    """Tenant -> its token."""
+
+
+class Settings(BaseSettings):
+    """Everything that a server can be told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="RAGSTONE_", env_nested_delimiter="__"
+    )
+
+    data_dir: Path = Path("data")
+    listen: str = "127.0.0.1:50051"
+    database_url: str = ""
+    """SQLAlchemy URL of the catalog; empty is SQLite in ``data_dir``."""
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    shutdown_grace_s: PositiveFloat = 10.0
+    drain_s: float = Field(0.2, ge=0)
+    """How long the server goes on accepting calls after it has told its health watchers to leave."""
+    limits: Limits = Limits()
+    indexing: IndexingSettings = IndexingSettings()
+    auth: AuthSettings = AuthSettings()
+    recipe: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    """Defaults for the sections of every new collection's recipe."""
+
+    @property
+    def catalog_url(self) -> str:
+        """The catalog's URL, with the default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'catalog.sqlite'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file; no dotenv files, no secrets directory."""
+        given = init_settings() if isinstance(init_settings, InitSettingsSource) else {}
+        file = given.pop("config_file", None)
+        cli = InitSettingsSource(settings_cls, init_kwargs=given)
+        return cli, env_settings, InitSettingsSource(settings_cls, init_kwargs=_read_toml(file))
+
+
+def load_settings(config_file: Path | None = None, **command_line: object) -> Settings:
+    """The settings from all sources.
+
+    Raises InvalidArgument naming each wrong key, or the place where the TOML does not parse.
+    """
+    given = {key: value for key, value in command_line.items() if value is not None}
+    try:
+        return Settings(config_file=config_file, **given)  # type: ignore[call-arg]
+    except ValidationError as exc:
+        raise invalid("settings", exc) from exc
+
+
+def configure_threads() -> None:
+    """Keep BLAS and OpenMP to one passive thread each. Call before NumPy, torch or FAISS is imported.
+
+    A spinning OpenMP barrier beside a busy event loop makes a model 30 times slower; parallelism comes
+    from several single-threaded calls instead.
+    """
+    for name, value in _THREADS.items():
+        os.environ.setdefault(name, value)
+
+
+_THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def invalid(prefix: str, error: ValidationError) -> InvalidArgument:
+    """One InvalidArgument for all that pydantic found, each with its dotted path under ``prefix``."""
+    violations = tuple(
+        FieldViolation(
+            ".".join([prefix, *(str(part) for part in found["loc"])]),
+            f"{found['msg']} (got {found['input']!r})"
+            if found["type"] != "extra_forbidden"
+            else "unknown key",
+        )
+        for found in error.errors()
+    )
+    message = "; ".join(f"{v.field}: {v.description}" for v in violations)
+    return InvalidArgument(message, violations=violations)
+
+
+def _read_toml(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise InvalidArgument.at("config", f"{file}: {exc}") from exc

@@ -1,0 +1,81 @@
+"""Page tokens: which hits a reader has already had. Pure.
+
+A token carries the keys of all earlier hits, so that a page can leave out exactly those: no hit comes
+twice and none is passed over, whatever was written in between. It is bound to its query and version.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from dataclasses import dataclass
+
+from pyroaring import BitMap64
+from ragstone.errors import InvalidPageToken
+from ragstone.types import Query
+
+_DIGEST = 8
+MAX_SEEN = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a page token says: hits already given, and the journal position of the first page."""
+
+    seen: BitMap64
+    seq: int = 0
+
+
+FIRST = Page(seen=BitMap64())
+
+
+def decode_page(query: Query, version_id: int) -> Page:
+    """The page that ``query`` asks for.
+
+    Raises InvalidPageToken when its token is damaged, or was given for another query or version.
+    """
+    if not query.page_token:
+        return FIRST
+    try:
+        data = zlib.decompress(base64.urlsafe_b64decode(query.page_token.encode()))
+    except (ValueError, zlib.error) as exc:
+        raise _refused("is damaged") from exc
+    digest, body = data[:_DIGEST], data[_DIGEST:]
+    # The digest comes before the bitmap: only what this module wrote is ever deserialised.
+    if digest != _digest(query, version_id, body):
+        raise _refused("is damaged, or belongs to another query or to a version that no longer serves")
+    return Page(seq=int.from_bytes(body[:8], "little"), seen=BitMap64.deserialize(body[8:]))
+
+
+def encode_page(query: Query, version_id: int, page: Page) -> str:
+    """The token for the page after ``page``; "" when a reader has had as many hits as a token holds."""
+    if len(page.seen) >= MAX_SEEN:
+        return ""
+    body = page.seq.to_bytes(8, "little") + page.seen.serialize()
+    data = _digest(query, version_id, body) + body
+    return base64.urlsafe_b64encode(zlib.compress(data, level=1)).decode()
+
+
+def _digest(query: Query, version_id: int, body: bytes) -> bytes:
+    identity = repr(
+        (
+            version_id,
+            query.text,
+            query.space,
+            query.mode,
+            query.filter,
+            query.language,
+            query.fusion,
+            query.depth,
+        )
+    )
+    digest = hashlib.blake2b(identity.encode(), digest_size=_DIGEST)
+    if query.vector is not None:
+        digest.update(memoryview(query.vector).cast("B"))
+    digest.update(body)
+    return digest.digest()
+
+
+def _refused(why: str) -> InvalidPageToken:
+    return InvalidPageToken.at("page_token", f"{why}; start again without a page token")

@@ -1,0 +1,208 @@
+"""Search: one query against one leased snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+import structlog
+from pyroaring import BitMap64
+from ragstone.errors import InvalidArgument, RagstoneError, SpaceMismatch
+from ragstone.types import Hit, Mode, Query, SearchResult
+
+from indexes.base import Neighbours, Vectors
+from indexes.filters import parse
+from retrieval import telemetry
+from retrieval.query.fusion import Fused, Ranking, fuse
+from retrieval.query.hydration import Hydrator
+from retrieval.query.pages import Page, decode_page, encode_page
+from retrieval.store.journal import Journal
+from retrieval.telemetry import Stopwatch
+from retrieval.versions.recipe import FusionSpec, fusion_of
+from retrieval.versions.snapshots import Serving, Snapshot
+from retrieval.versions.vectors import check_vector
+
+log = structlog.get_logger(__name__)
+
+Leg = Callable[[], Awaitable[Ranking]]
+
+
+class Searcher:
+    """Answers queries, for all collections."""
+
+    def __init__(self, *, journal: Journal, hydrator: Hydrator) -> None:
+        self._journal = journal
+        self._hydrator = hydrator
+
+    async def search(self, serving: Serving, query: Query) -> SearchResult:
+        """The best ``k`` hits after those that the query's page token has seen.
+
+        Raises InvalidArgument naming the field, SpaceMismatch with both spaces. In a hybrid search a leg that
+        fails is named in ``degraded``; when no leg answers, its error is raised.
+        """
+        watch = Stopwatch()
+        with serving.lease() as snapshot:
+            page = decode_page(query, snapshot.version.id)
+            if query.min_seq is not None:
+                with watch.stage(telemetry.STAGE_WAIT):
+                    await self._wait_for(snapshot, query.min_seq)
+            fusion = fusion_of(snapshot.parts.recipe.fusion, query.fusion)
+            seq = snapshot.applier.progress.applied_seq
+            legs = _Legs(snapshot, query, _depth(query, fusion, page), watch)
+            rankings, degraded = await _run(legs.planned())
+            with watch.stage(telemetry.STAGE_FUSE):
+                fused = [f for f in fuse(rankings, fusion) if f.key not in page.seen]
+            with watch.stage(telemetry.STAGE_HYDRATE):
+                taken, hits = await self._hydrate(fused, query)
+            token = ""
+            if len(hits) == query.k:
+                seen = page.seen | BitMap64(f.key for f in taken)
+                token = encode_page(query, snapshot.version.id, Page(seen=seen, seq=page.seq or seq))
+            return SearchResult(
+                hits=tuple(hits),
+                version=snapshot.version.name,
+                space=snapshot.version.space,
+                seq=seq,
+                degraded=degraded,
+                timings_ms=watch.total(),
+                next_page_token=token,
+            )
+
+    async def _wait_for(self, snapshot: Snapshot, min_seq: int) -> None:
+        if snapshot.applier.progress.applied_seq >= min_seq:
+            return
+        # The journal is one for all collections: a position of another one may lie beyond this one's last.
+        head = await self._journal.head(snapshot.collection.id)
+        await snapshot.applier.wait_for(min(min_seq, head))
+
+    async def _hydrate(self, fused: Sequence[Fused], query: Query) -> tuple[list[Fused], list[Hit]]:
+        taken: list[Fused] = []
+        hits: list[Hit] = []
+        at = 0
+        while len(hits) < query.k and at < len(fused):
+            wanted = fused[at : at + query.k - len(hits)]
+            at += len(wanted)
+            passages = await self._hydrator.passages([f.key for f in wanted])
+            for f in wanted:
+                passage = passages.get(f.key)
+                if passage is None:
+                    continue
+                taken.append(f)
+                hits.append(
+                    Hit(
+                        chunk_id=passage.chunk_id,
+                        document_id=passage.document_id,
+                        score=f.score,
+                        text=passage.text,
+                        title=passage.title,
+                        metadata=passage.metadata,
+                        start=passage.start,
+                        end=passage.end,
+                        legs=f.legs if query.explain else (),
+                    )
+                )
+        return taken, hits
+
+
+class _Legs:
+    """The legs of one query, planned against one snapshot."""
+
+    def __init__(self, snapshot: Snapshot, query: Query, depth: int, watch: Stopwatch) -> None:
+        self._parts = snapshot.parts
+        self._query = query
+        self._depth = depth
+        self._watch = watch
+        self._allow = self._allowed()
+
+    def planned(self) -> dict[str, Leg]:
+        """The legs that this query needs. Raises InvalidArgument for what they lack."""
+        query = self._query
+        legs: dict[str, Leg] = {}
+        if query.mode in (Mode.HYBRID, Mode.LEXICAL):
+            if not query.text.strip():
+                raise InvalidArgument.at(
+                    "query",
+                    f"is empty, and mode {query.mode.value!r} needs text; mode 'dense' needs only a vector",
+                )
+            legs["lexical"] = self._lexical
+        if query.mode in (Mode.HYBRID, Mode.DENSE):
+            vector = self._given_vector()
+            legs["dense"] = self._dense if vector is None else lambda: self._nearest(vector)
+        return legs
+
+    def _allowed(self) -> BitMap64 | None:
+        if not self._query.filter:
+            return None
+        with self._watch.stage(telemetry.STAGE_FILTER):
+            parsed = parse(self._query.filter)
+            return None if parsed is None else self._parts.metadata.select(parsed)
+
+    def _given_vector(self) -> Vectors | None:
+        query, space = self._query, self._parts.embedder.space
+        if query.vector is None:
+            if self._parts.recipe.embedder.kind == "precomputed":
+                raise InvalidArgument.at(
+                    "vector", f"is missing: clients of this collection bring their own, of space {space.id!r}"
+                )
+            if not query.text.strip():
+                raise InvalidArgument.at("query", "is empty; give text or a vector")
+            return None
+        if query.space and query.space not in (space.id, space.name):
+            raise SpaceMismatch(
+                f"the query's vector is of space {query.space!r}, the serving version's are of {space.id!r}",
+                metadata={"query_space": query.space, "serving_space": space.id},
+            )
+        cosine = self._parts.recipe.index.metric == "cosine"
+        return check_vector(query.vector, space.dim, cosine=cosine).reshape(1, -1)
+
+    async def _dense(self) -> Ranking:
+        with self._watch.stage(telemetry.STAGE_EMBED):
+            vectors = await self._parts.embedder.embed_queries([self._query.text])
+        return await self._nearest(vectors)
+
+    async def _nearest(self, vectors: Vectors) -> Ranking:
+        with self._watch.stage(telemetry.STAGE_DENSE):
+            return _ranking("dense", await self._parts.dense.search(vectors, self._depth, allow=self._allow))
+
+    async def _lexical(self) -> Ranking:
+        with self._watch.stage(telemetry.STAGE_LEXICAL):
+            return _ranking(
+                "lexical",
+                await self._parts.lexical.search(
+                    self._query.text, self._depth, allow=self._allow, language=self._query.language
+                ),
+            )
+
+
+def _depth(query: Query, fusion: FusionSpec, page: Page) -> int:
+    """Candidates of each leg: enough for this page, and for fusion to have something to compare."""
+    needed = len(page.seen) + query.k
+    if query.depth is not None:
+        return max(query.depth, needed)
+    return needed if query.mode is not Mode.HYBRID else max(fusion.depth, needed)
+
+
+def _ranking(leg: str, found: Neighbours) -> Ranking:
+    keys = found.keys[0]
+    n = int(np.count_nonzero(keys >= 0))
+    return Ranking(leg=leg, keys=keys[:n].tolist(), scores=found.scores[0, :n].tolist())
+
+
+async def _run(legs: dict[str, Leg]) -> tuple[list[Ranking], tuple[str, ...]]:
+    """All legs at once. What the caller did wrong is raised; a leg that fails beside another is named."""
+    if len(legs) == 1:
+        return [await leg() for leg in legs.values()], ()
+    answers = await asyncio.gather(*(leg() for leg in legs.values()), return_exceptions=True)
+    rankings: list[Ranking] = []
+    failed: dict[str, BaseException] = {}
+    for name, answer in zip(legs, answers, strict=True):
+        if isinstance(answer, Ranking):
+            rankings.append(answer)
+        else:
+            failed[name] = answer
+    for name, error in failed.items():
+        if not rankings or not isinstance(error, RagstoneError) or isinstance(error, InvalidArgument):
+            raise error
+        log.warning("leg_failed", leg=name, reason=error.reason, error=error.message)
+    return rankings, tuple(failed)

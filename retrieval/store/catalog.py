@@ -1,0 +1,256 @@
+"""Collections and their versions, and the pointer to the version that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from ragstone.errors import AlreadyExists, Conflict, NotFound
+from sqlalchemy import Connection, Delete, Table, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from retrieval.store import schema
+from retrieval.store.database import Database
+from retrieval.store.queries import AnyRow, require_collection
+from retrieval.store.values import CollectionRow, VersionRow, utc_now
+
+__all__ = ["Catalog", "CollectionRow", "VersionRow"]
+
+PURGE_ROWS: Final = 5000
+"""Rows that one transaction of a purge removes: other writes get their turn in between."""
+
+_collections = schema.collections
+_versions = schema.versions
+
+_COLLECTION = select(
+    _collections.c.id,
+    _collections.c.name,
+    _collections.c.generation,
+    _collections.c.serving_version_id,
+    _collections.c.created_at,
+).where(_collections.c.name.is_not(None))
+
+
+class Catalog:
+    """What exists, and what serves."""
+
+    def __init__(self, db: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def create(self, name: str, *, recipe: str, space: str, dim: int, chunking: str) -> CollectionRow:
+        """A new collection, served by its first version ``v1`` of ``recipe`` (JSON). Raises AlreadyExists."""
+        now = self._clock()
+
+        def work(connection: Connection) -> CollectionRow:
+            row = {"name": name, "generation": 1, "documents": 0, "created_at": now}
+            collection_id = _insert(connection, _collections, row, f"collection {name} exists already")
+            version_id = _insert(
+                connection,
+                _versions,
+                {
+                    "collection_id": collection_id,
+                    "name": "v1",
+                    "state": "serving",
+                    "recipe": recipe,
+                    "space": space,
+                    "dim": dim,
+                    "chunking": chunking,
+                    "created_at": now,
+                },
+                "",
+            )
+            connection.execute(
+                update(_collections)
+                .where(_collections.c.id == collection_id)
+                .values(serving_version_id=version_id)
+            )
+            return CollectionRow(
+                id=collection_id, name=name, generation=1, serving_version_id=version_id, created_at=now
+            )
+
+        return await self._db.write(work)
+
+    async def get(self, name: str) -> CollectionRow:
+        """The collection called ``name``. Raises NotFound."""
+        named = _COLLECTION.where(_collections.c.name == name)
+        row = await self._db.read(lambda c: c.execute(named).first())
+        if row is None:
+            raise NotFound(f"there is no collection {name}")
+        return _collection(row)
+
+    async def list(self) -> Sequence[CollectionRow]:
+        """All collections, by name."""
+        ordered = _COLLECTION.order_by(_collections.c.name)
+        return await self._db.read(lambda c: [_collection(row) for row in c.execute(ordered)])
+
+    async def delete(self, name: str) -> Sequence[int]:
+        """Remove a collection with all that it holds; the ids of its versions, whose files can go.
+
+        It is gone for everybody at once and for good; its rows follow in small transactions, which
+        ``purge`` finishes after a crash. Vectors stay, see ``Embeddings.sweep``. Raises NotFound.
+        """
+
+        def hide(connection: Connection) -> int:
+            named = update(_collections).where(_collections.c.name == name).values(name=None)
+            row = connection.execute(named.returning(_collections.c.id)).first()
+            if row is None:
+                raise NotFound(f"there is no collection {name}")
+            return int(row.id)
+
+        collection_id = await self._db.write(hide)
+        return await self._purge(collection_id)
+
+    async def purge(self) -> Sequence[int]:
+        """Finish deletions that a crash interrupted; the ids of their versions. Call it at start."""
+        hidden = select(_collections.c.id).where(_collections.c.name.is_(None))
+        collection_ids = await self._db.read(lambda c: c.execute(hidden).scalars().all())
+        return [gone for collection_id in collection_ids for gone in await self._purge(collection_id)]
+
+    async def _purge(self, collection_id: int) -> Sequence[int]:
+        # Chunks before documents: a reader's live chunk always finds its document.
+        for table in (schema.chunks, schema.documents):
+            some = select(table.c.key).where(table.c.collection_id == collection_id).limit(PURGE_ROWS)
+            rows = delete(table).where(table.c.key.in_(some))
+            while await self._db.write(partial(_count, rows)):
+                pass
+
+        def finish(connection: Connection) -> Sequence[int]:
+            for table in (schema.requests, schema.journal, schema.chunk_counts):
+                connection.execute(delete(table).where(table.c.collection_id == collection_id))
+            own = delete(_versions).where(_versions.c.collection_id == collection_id)
+            ids = connection.execute(own.returning(_versions.c.id)).scalars().all()
+            connection.execute(delete(_collections).where(_collections.c.id == collection_id))
+            return sorted(ids)
+
+        return await self._db.write(finish)
+
+    async def versions(self, collection_id: int) -> Sequence[VersionRow]:
+        """The versions of a collection, oldest first."""
+        own = select(_versions).where(_versions.c.collection_id == collection_id).order_by(_versions.c.id)
+        return await self._db.read(lambda c: [_version(row) for row in c.execute(own)])
+
+    async def version(self, collection_id: int, name: str) -> VersionRow:
+        """The version called ``name``. Raises NotFound."""
+        named = select(_versions).where(_versions.c.collection_id == collection_id, _versions.c.name == name)
+        row = await self._db.read(lambda c: c.execute(named).first())
+        if row is None:
+            raise NotFound(f"there is no version {name}")
+        return _version(row)
+
+    async def add_version(
+        self, collection_id: int, *, state: str, recipe: str, space: str, dim: int, chunking: str
+    ) -> VersionRow:
+        """A further version, named after the newest: ``v2`` follows ``v1``. Raises NotFound."""
+        now = self._clock()
+
+        def work(connection: Connection) -> VersionRow:
+            require_collection(connection, collection_id)
+            names = select(_versions.c.name).where(_versions.c.collection_id == collection_id)
+            newest = max((int(name[1:]) for name in connection.execute(names).scalars()), default=0)
+            row: dict[str, Any] = {
+                "collection_id": collection_id,
+                "name": f"v{newest + 1}",
+                "state": state,
+                "recipe": recipe,
+                "space": space,
+                "dim": dim,
+                "chunking": chunking,
+                "created_at": now,
+            }
+            return VersionRow(id=_insert(connection, _versions, row, ""), **row)
+
+        return await self._db.write(work)
+
+    async def set_state(self, version_id: int, state: str, *, expect: str) -> None:
+        """Compare and set a version's state. Raises Conflict when it is not ``expect``, or is gone."""
+        change = (
+            update(_versions)
+            .where(_versions.c.id == version_id, _versions.c.state == expect)
+            .values(state=state)
+        )
+        if not await self._db.write(lambda c: c.execute(change).rowcount):
+            raise Conflict(f"the version is no longer {expect}")
+
+    async def set_serving(
+        self, collection_id: int, version_id: int, *, expect_generation: int
+    ) -> CollectionRow:
+        """Point the collection at another version, if nobody did so since ``expect_generation``.
+
+        Raises Conflict when somebody did, NotFound when the collection or its version is gone.
+        """
+
+        def work(connection: Connection) -> CollectionRow:
+            require_collection(connection, collection_id)
+            own = select(_versions.c.id).where(
+                _versions.c.id == version_id, _versions.c.collection_id == collection_id
+            )
+            if connection.execute(own).first() is None:
+                raise NotFound(f"the collection has no version number {version_id}")
+            point = (
+                update(_collections)
+                .where(_collections.c.id == collection_id, _collections.c.generation == expect_generation)
+                .values(serving_version_id=version_id, generation=expect_generation + 1)
+            )
+            if not connection.execute(point).rowcount:
+                raise Conflict("the serving version was changed meanwhile")
+            return _collection(
+                connection.execute(_COLLECTION.where(_collections.c.id == collection_id)).one()
+            )
+
+        return await self._db.write(work)
+
+    async def counts(self, collection_id: int) -> tuple[int, int]:
+        """How many documents there are, and how many live chunks of the serving version's chunking."""
+        live = schema.chunk_counts.c
+        counted = (
+            select(_collections.c.documents, live.live)
+            .join(_versions, _versions.c.id == _collections.c.serving_version_id)
+            .outerjoin(
+                schema.chunk_counts,
+                (live.collection_id == _collections.c.id) & (live.chunking == _versions.c.chunking),
+            )
+            .where(_collections.c.id == collection_id, _collections.c.name.is_not(None))
+        )
+        row = await self._db.read(lambda c: c.execute(counted).first())
+        if row is None:
+            raise NotFound(f"there is no collection number {collection_id}")
+        return row.documents, row.live or 0
+
+
+def _count(rows: Delete, connection: Connection) -> int:
+    return connection.execute(rows).rowcount
+
+
+def _insert(connection: Connection, table: Table, row: dict[str, Any], taken: str) -> int:
+    """Insert ``row``; its id. Raises AlreadyExists, saying ``taken``, when its name is."""
+    try:
+        return int(connection.execute(insert(table).returning(table.c.id), row).scalar_one())
+    except IntegrityError as exc:
+        raise AlreadyExists(taken) from exc
+
+
+def _collection(row: AnyRow) -> CollectionRow:
+    return CollectionRow(
+        id=row.id,
+        name=row.name,
+        generation=row.generation,
+        serving_version_id=row.serving_version_id,
+        created_at=row.created_at,
+    )
+
+
+def _version(row: AnyRow) -> VersionRow:
+    return VersionRow(
+        id=row.id,
+        collection_id=row.collection_id,
+        name=row.name,
+        state=row.state,
+        recipe=row.recipe,
+        space=row.space,
+        dim=row.dim,
+        chunking=row.chunking,
+        created_at=row.created_at,
+    )

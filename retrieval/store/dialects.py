@@ -1,0 +1,104 @@
+"""All that differs between SQLite and PostgreSQL: engines, the write lock, "insert or ignore"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ragstone.errors import InvalidArgument
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+_WRITE_LOCK = 0x52616773
+"""PostgreSQL's advisory lock that makes this catalog's writers take turns, across processes."""
+
+_SQLITE_PRAGMAS = (
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA cache_size = -65536",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA wal_autocheckpoint = 4000",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """Two engines on one database: ``writer`` has one connection, ``reader`` only reads."""
+
+    writer: Engine
+    reader: Engine
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+def connect(url: str, *, readers: int) -> Engines:
+    """The engines for ``url``; no connection is opened yet.
+
+    A writing transaction excludes all others from its first statement on, so commit order is the order of
+    sequence numbers. A reading transaction sees one snapshot. Raises InvalidArgument for a bad
+    URL.
+    """
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            return _sqlite(parsed, readers)
+        if backend == "postgresql":
+            return _postgresql(parsed, readers)
+    except (ArgumentError, NoSuchModuleError, ImportError) as exc:
+        raise InvalidArgument.at("store.url", str(exc)) from exc
+    raise InvalidArgument.at("store.url", f"{backend} is not supported: use sqlite or postgresql")
+
+
+def insert_or_ignore(connection: Connection, table: Table) -> Insert:
+    """An INSERT into ``table`` that skips rows whose primary key is already there."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def _sqlite(url: URL, readers: int) -> Engines:
+    if url.database in (None, "", ":memory:"):
+        raise InvalidArgument.at("store.url", "a catalog in memory would not survive; name a file")
+    writer = create_engine(url, pool_size=1, max_overflow=0)
+    reader = create_engine(url, pool_size=readers, max_overflow=0)
+    for engine, begin, query_only in ((writer, "BEGIN IMMEDIATE", False), (reader, "BEGIN", True)):
+        _prepare_sqlite(engine, begin, query_only=query_only)
+    return Engines(writer=writer, reader=reader)
+
+
+def _prepare_sqlite(engine: Engine, begin: str, *, query_only: bool) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, record: ConnectionPoolEntry) -> None:
+        # The driver's own implicit BEGIN comes too late for savepoints and DDL: it is off, and
+        # SQLAlchemy's begin event below sends the real one.
+        connection.isolation_level = None
+        for pragma in _SQLITE_PRAGMAS:
+            connection.execute(pragma)
+        if query_only:
+            connection.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _postgresql(url: URL, readers: int) -> Engines:
+    writer = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+    reader = create_engine(
+        url, pool_size=readers, max_overflow=0, pool_pre_ping=True, isolation_level="REPEATABLE READ"
+    )
+
+    @event.listens_for(writer, "begin")
+    def take_turns(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
+
+    return Engines(writer=writer, reader=reader)

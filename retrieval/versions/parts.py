@@ -1,0 +1,81 @@
+"""What a version is made of, and who opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from indexes.metadata import MetadataIndex
+
+from embedders.base import Embedder
+from indexes.base import Compactable, LexicalIndex, Metric, VectorIndex
+from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+
+
+class Opener(Protocol):
+    """Opens back ends by the kinds that a recipe names. ``retrieval.wiring`` has the only implementation."""
+
+    async def embedder(self, spec: EmbedderSpec) -> Embedder:
+        """The embedder of a spec; equal specs share one."""
+        ...
+
+    async def dense(
+        self, kind: str, *, path: Path, dim: int, metric: Metric, options: Mapping[str, object]
+    ) -> VectorIndex:
+        """A dense index under ``path``."""
+        ...
+
+    async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
+        """A lexical index under ``path``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The open parts of one version. The embedder belongs to the opener; the indexes to this version."""
+
+    recipe: PinnedRecipe
+    embedder: Embedder
+    dense: VectorIndex
+    lexical: LexicalIndex
+    metadata: MetadataIndex
+
+    async def checkpoint(self) -> int:
+        """Make both indexes durable; the journal position from which they would need it again."""
+        return min(await self.dense.checkpoint(), await self.lexical.checkpoint())
+
+    async def compact(self) -> None:
+        """Merge segments now, in the indexes that have any."""
+        for index in (self.dense, self.lexical):
+            if isinstance(index, Compactable):
+                await index.compact()
+
+    async def close(self) -> None:
+        """Close the indexes."""
+        await self.dense.close()
+        await self.lexical.close()
+
+
+async def open_parts(opener: Opener, recipe: PinnedRecipe, path: Path) -> Parts:
+    """Open every part that ``recipe`` names, the indexes under ``path``.
+
+    Raises InvalidArgument naming ``recipe.<section>.<key>`` for options that a back end refuses.
+    """
+    embedder = await opener.embedder(recipe.embedder)
+    dense = await opener.dense(
+        recipe.index.kind,
+        path=path / "dense",
+        dim=embedder.space.dim,
+        metric=recipe.index.metric,
+        options=recipe.index.options,
+    )
+    try:
+        lexical = await opener.lexical(
+            recipe.lexical.kind, path=path / "lexical", options=recipe.lexical.options
+        )
+    except BaseException:
+        await dense.close()
+        raise
+    return Parts(recipe=recipe, embedder=embedder, dense=dense, lexical=lexical, metadata=MetadataIndex())

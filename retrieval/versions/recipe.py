@@ -1,0 +1,151 @@
+"""Recipes: what an index version pins, with every default filled in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import ragstone.types as types
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from indexes.base import Metric
+from retrieval.config import invalid
+
+
+class Backend(BaseModel):
+    """A part chosen by ``kind``; the back end itself validates the other keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The keys that belong to the back end."""
+        return dict(self.model_extra or {})
+
+
+class EmbedderSpec(Backend):
+    """``[embedder]``: which model makes the vectors."""
+
+    kind: str = "sentence_transformer"
+
+
+class ChunkerSpec(BaseModel, frozen=True, extra="forbid"):
+    """``[chunker]``: passages of at most ``max_tokens`` of the embedder's, title included."""
+
+    kind: Literal["tokens"] = "tokens"
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 128
+    overlap_tokens: Annotated[int, Field(ge=0)] = 32
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller(self) -> ChunkerSpec:
+        if self.overlap_tokens * 2 > self.max_tokens:
+            raise ValueError("overlap_tokens must be at most half of max_tokens")
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal chunkers cut equal chunks."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+class IndexSpec(Backend):
+    """``[index]``: the dense index."""
+
+    kind: str = "hnsw"
+    metric: Metric = Metric.COSINE
+
+
+class LexicalSpec(Backend):
+    """``[lexical]``: the BM25 index, of chunks with up to ``context_chars`` of their surroundings."""
+
+    kind: str = "tantivy"
+    context_chars: Annotated[int, Field(ge=0, le=100_000)] = 3000
+
+
+class FusionSpec(BaseModel, frozen=True, extra="forbid"):
+    """``[fusion]``: the default way to make one ranking of two legs."""
+
+    kind: Literal["rrf", "weighted"] = "weighted"
+    k: PositiveInt = 60
+    dense_weight: Annotated[float, Field(ge=0)] = 0.5
+    lexical_weight: Annotated[float, Field(ge=0)] = 0.5
+    depth: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Candidates that each leg gives."""
+
+    @model_validator(mode="after")
+    def _some_leg_counts(self) -> FusionSpec:
+        if self.dense_weight + self.lexical_weight <= 0:
+            raise ValueError("one of dense_weight and lexical_weight must be above 0")
+        return self
+
+
+class RerankerSpec(BaseModel, frozen=True, extra="forbid"):
+    """``[reranker]``: none yet."""
+
+    kind: Literal["none"] = "none"
+
+
+class PinnedRecipe(BaseModel, frozen=True, extra="forbid"):
+    """A recipe with nothing left open."""
+
+    embedder: EmbedderSpec = EmbedderSpec()
+    chunker: ChunkerSpec = ChunkerSpec()
+    index: IndexSpec = IndexSpec()
+    lexical: LexicalSpec = LexicalSpec()
+    fusion: FusionSpec = FusionSpec()
+    reranker: RerankerSpec = RerankerSpec()
+
+    def dump(self) -> str:
+        """Canonical JSON, as the catalog stores it."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+    @classmethod
+    def load(cls, text: str) -> PinnedRecipe:
+        """The inverse of ``dump``."""
+        return cls.model_validate_json(text)
+
+    def public(self) -> types.Recipe:
+        """The recipe as clients see it."""
+        return types.Recipe(**self.model_dump(mode="json"))
+
+
+def pin(recipe: types.Recipe, defaults: Mapping[str, Mapping[str, Any]]) -> PinnedRecipe:
+    """Fill a client's recipe with the server's defaults, then with Ragstone's.
+
+    A section that names another ``kind`` than the server's default takes none of that default's options.
+    Raises InvalidArgument naming ``recipe.<section>.<key>``.
+    """
+    sections = {
+        name: _with_defaults(getattr(recipe, name), defaults.get(name, {}))
+        for name in PinnedRecipe.model_fields
+    }
+    try:
+        return PinnedRecipe.model_validate(sections)
+    except ValidationError as exc:
+        raise invalid("recipe", exc) from exc
+
+
+def _with_defaults(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    if "kind" in given and given["kind"] != default.get("kind", given["kind"]):
+        return dict(given)
+    return {**default, **given}
+
+
+def fusion_of(spec: FusionSpec, asked: types.Fusion | None) -> FusionSpec:
+    """A query's fusion, at the recipe's depth. Raises InvalidArgument naming ``fusion.<key>``."""
+    if asked is None:
+        return spec
+    try:
+        return FusionSpec(
+            kind=asked.kind,  # type: ignore[arg-type]  # pydantic checks it
+            k=asked.k,
+            dense_weight=asked.dense_weight,
+            lexical_weight=asked.lexical_weight,
+            depth=spec.depth,
+        )
+    except ValidationError as exc:
+        raise invalid("fusion", exc) from exc

@@ -1,0 +1,51 @@
+"""Journal steps become batches for the indexes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from indexes.metadata import decode_metadata
+from numpy.typing import NDArray
+from ragstone.types import Metadata
+
+from indexes.base import TextBatch, VectorBatch, Vectors
+from retrieval.store.journal import ChunkRow, Step
+
+
+def merge(steps: Sequence[Step]) -> Step:
+    """Consecutive steps as one: what came and went inside it does not appear as added.
+
+    Keys are never used again, so a deletion always follows its addition.
+    """
+    if len(steps) == 1:
+        return steps[0]
+    deleted = [key for step in steps for key in step.deleted]
+    gone = set(deleted)
+    added = [row for step in steps for row in step.added if row.key not in gone]
+    return Step(seq=steps[-1].seq, added=added, deleted=deleted)
+
+
+def vector_batch(step: Step, vectors: Vectors, found: NDArray[np.bool_]) -> VectorBatch:
+    """The dense leg's part: rows that have a vector."""
+    keys = np.fromiter((row.key for row in step.added), np.int64, len(step.added))
+    return VectorBatch(keys=keys[found], vectors=vectors[found], deleted=_keys(step.deleted))
+
+
+def text_batch(step: Step) -> TextBatch:
+    """The lexical leg's part: each chunk with its title and its surroundings."""
+    return TextBatch(
+        keys=_keys([row.key for row in step.added]),
+        texts=[f"{row.title} {row.context}" if row.title else row.context for row in step.added],
+        languages=[row.language for row in step.added],
+        deleted=_keys(step.deleted),
+    )
+
+
+def metadata_rows(rows: Sequence[ChunkRow]) -> list[tuple[int, str, Metadata]]:
+    """The filter index's part."""
+    return [(row.key, row.document_id, decode_metadata(row.metadata_json)) for row in rows]
+
+
+def _keys(keys: Sequence[int]) -> NDArray[np.int64]:
+    return np.asarray(keys, dtype=np.int64).reshape(-1)

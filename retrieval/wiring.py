@@ -1,0 +1,300 @@
+"""The composition root: settings -> a running application. The only module that touches the registries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from importlib.metadata import version
+from pathlib import Path
+
+import embedders.registry
+import generator.registry
+import indexes.registry
+from indexes.directory import LocalDirectory, Lock
+from indexes.metadata import decode_metadata
+from ragstone.errors import InvalidArgument, NotFound
+from ragstone.types import (
+    AnswerEvent,
+    Collection,
+    Document,
+    Query,
+    Recipe,
+    SearchResult,
+    ServerInfo,
+    Version,
+    Wait,
+    WriteResult,
+)
+
+from embedders.base import Embedder, Vectors
+from generator.base import Generator
+from indexes.base import LexicalIndex, Metric, VectorIndex
+from retrieval.config import Settings
+from retrieval.ingest.writer import Writer
+from retrieval.query.answer import Answerer
+from retrieval.query.hydration import Hydrator
+from retrieval.query.search import Searcher
+from retrieval.store.catalog import Catalog
+from retrieval.store.database import Database
+from retrieval.store.documents import DocumentRow, Documents
+from retrieval.store.embeddings import Embeddings
+from retrieval.store.journal import Journal
+from retrieval.versions.collections import Collections, describe_version
+from retrieval.versions.recipe import EmbedderSpec
+
+
+class RegistryOpener:
+    """Opens back ends through the registries, and keeps one embedder for equal specs."""
+
+    def __init__(self) -> None:
+        self._embedders: dict[str, Embedder] = {}
+        self._opening = asyncio.Lock()
+
+    async def embedder(self, spec: EmbedderSpec) -> Embedder:
+        """The embedder of a spec, opened on first use."""
+        key = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+        async with self._opening:
+            if key not in self._embedders:
+                self._embedders[key] = await embedders.registry.open_embedder(spec.kind, spec.options)
+            return self._embedders[key]
+
+    async def dense(
+        self, kind: str, *, path: Path, dim: int, metric: Metric, options: Mapping[str, object]
+    ) -> VectorIndex:
+        """A dense index under ``path``."""
+        return await indexes.registry.open_dense(
+            kind, directory=LocalDirectory(path), dim=dim, metric=metric, options=options
+        )
+
+    async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
+        """A lexical index under ``path``."""
+        return await indexes.registry.open_lexical(kind, directory=LocalDirectory(path), options=options)
+
+    async def close(self) -> None:
+        """Close every embedder."""
+        for embedder in self._embedders.values():
+            await embedder.close()
+
+
+class Ragstone:
+    """The application behind the API: every call of ``retrieval.api.application.Application``."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        lock: Lock,
+        database: Database,
+        opener: RegistryOpener,
+        collections: Collections,
+        writer: Writer,
+        searcher: Searcher,
+        answerer: Answerer,
+        generator: Generator,
+        catalog: Catalog,
+        documents: Documents,
+    ) -> None:
+        self._settings = settings
+        self._lock = lock
+        self._database = database
+        self._opener = opener
+        self._collections = collections
+        self._writer = writer
+        self._searcher = searcher
+        self._answerer = answerer
+        self._generator = generator
+        self._catalog = catalog
+        self._documents = documents
+
+    # -- collections and versions -----------------------------------------------------------------
+
+    async def create_collection(self, name: str, recipe: Recipe) -> Collection:
+        """Create a collection and serve it."""
+        return await self._collections.create(name, recipe)
+
+    async def get_collection(self, name: str) -> Collection:
+        """One collection."""
+        return await self._collections.describe(name)
+
+    async def list_collections(self) -> list[Collection]:
+        """All collections, by name."""
+        return await self._collections.list()
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and all that belongs to it."""
+        await self._collections.delete(name)
+
+    async def compact(self, name: str) -> Collection:
+        """Merge the pieces of a collection's indexes now."""
+        return await self._collections.compact(name)
+
+    async def versions(self, collection: str) -> list[Version]:
+        """The versions of a collection."""
+        return [describe_version(self._collections.get(collection).snapshot)]
+
+    async def get_version(self, collection: str, name: str) -> Version:
+        """One version. Raises NotFound."""
+        for found in await self.versions(collection):
+            if found.name == name:
+                return found
+        raise NotFound(f"collection {collection!r} has no version {name!r}")
+
+    # -- documents -------------------------------------------------------------------------------
+
+    async def upsert(
+        self,
+        collection: str,
+        documents: Sequence[Document],
+        *,
+        request_id: str,
+        wait: Wait,
+        tenant: str,
+    ) -> WriteResult:
+        """Add or replace documents."""
+        return await self._writer.upsert(
+            self._collections.get(collection),
+            documents,
+            request_id=request_id,
+            wait=wait,
+            tenant=tenant,
+        )
+
+    async def delete(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str],
+        filter: str,
+        request_id: str,
+        wait: Wait,
+        tenant: str,
+    ) -> WriteResult:
+        """Delete documents by id or by filter."""
+        return await self._writer.delete(
+            self._collections.get(collection),
+            ids=ids,
+            filter=filter,
+            request_id=request_id,
+            wait=wait,
+            tenant=tenant,
+        )
+
+    async def get_document(self, collection: str, id: str) -> Document:
+        """One document. Raises NotFound."""
+        snapshot = self._collections.get(collection).snapshot
+        row = await self._documents.get(snapshot.collection.id, id)
+        if row is None:
+            raise NotFound(f"collection {collection!r} has no document {id!r}")
+        return _document(row)
+
+    async def list_documents(
+        self, collection: str, *, page_size: int, page_token: str
+    ) -> tuple[list[Document], str]:
+        """Documents by id, and the token of the next page: the last id given."""
+        snapshot = self._collections.get(collection).snapshot
+        rows = await self._documents.list(snapshot.collection.id, after_id=page_token, limit=page_size)
+        return [_document(row) for row in rows], rows[-1].id if len(rows) == page_size else ""
+
+    # -- retrieval ---------------------------------------------------------------------------------
+
+    async def search(
+        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+    ) -> SearchResult:
+        """One search."""
+        return await self._searcher.search(self._collections.get(collection), query)
+
+    async def batch_search(
+        self, collection: str, queries: Sequence[Query], *, tenant: str, deadline_s: float | None
+    ) -> list[SearchResult]:
+        """Many searches, each answered as if alone; all or an error."""
+        serving = self._collections.get(collection)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._searcher.search(serving, query)) for query in queries]
+        return [task.result() for task in tasks]
+
+    async def answer(
+        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+    ) -> AsyncIterator[AnswerEvent]:
+        """A cited answer, as a typed stream."""
+        events = self._answerer.answer(self._collections.get(collection), query, deadline_s=deadline_s)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def embed(self, collection: str, texts: Sequence[str], *, kind: str) -> tuple[Vectors, str]:
+        """The vectors of texts in the collection's serving space."""
+        with self._collections.get(collection).lease() as snapshot:
+            embedder = snapshot.parts.embedder
+            if kind not in ("query", "passage"):
+                raise InvalidArgument.at("kind", f"is {kind!r}; 'query' and 'passage' are known")
+            embed = embedder.embed_queries if kind == "query" else embedder.embed_passages
+            return await embed(texts), embedder.space.id
+
+    async def info(self) -> ServerInfo:
+        """What this server is."""
+        recipe = self._settings.recipe.get("embedder", {})
+        spec = EmbedderSpec.model_validate(recipe)
+        return ServerInfo(
+            version=version("ragstone-server"),
+            max_message_bytes=self._settings.limits.max_message_bytes,
+            max_k=1000,
+            max_batch=128,
+            embedder={"kind": spec.kind, **{key: str(value) for key, value in spec.options.items()}},
+        )
+
+    async def close(self) -> None:
+        """Checkpoint, then close everything, the lock last."""
+        await self._collections.close()
+        await self._generator.close()
+        await self._opener.close()
+        await asyncio.to_thread(self._writer.close)
+        await self._database.close()
+        self._lock.release()
+
+
+def _document(row: DocumentRow) -> Document:
+    return Document(
+        id=row.id,
+        text=row.text,
+        title=row.title,
+        metadata=decode_metadata(row.metadata_json),
+        language=row.language or None,
+    )
+
+
+async def build(settings: Settings) -> Ragstone:
+    """Open everything under ``settings.data_dir``; then all that was ever acknowledged is searchable.
+
+    Raises FailedPrecondition when another server has the directory open.
+    """
+    lock = LocalDirectory(settings.data_dir).lock()
+    database = await Database.open(settings.catalog_url)
+    catalog, journal = Catalog(database), Journal(database)
+    documents, embeddings = Documents(database), Embeddings(database)
+    opener = RegistryOpener()
+    collections = Collections(
+        opener=opener,
+        catalog=catalog,
+        journal=journal,
+        documents=documents,
+        embeddings=embeddings,
+        settings=settings,
+    )
+    await collections.open()
+    searcher = Searcher(journal=journal, hydrator=Hydrator(documents))
+    answers = await generator.registry.open_generator("extractive", {})
+    return Ragstone(
+        settings=settings,
+        lock=lock,
+        database=database,
+        opener=opener,
+        collections=collections,
+        writer=Writer(journal=journal, documents=documents, limits=settings.limits),
+        searcher=searcher,
+        answerer=Answerer(searcher=searcher, generator=answers),
+        generator=answers,
+        catalog=catalog,
+        documents=documents,
+    )
