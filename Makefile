@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Ragstone needs Python 3.11 or later: none was found" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--constraint constraints.txt --editable ./client --editable '.[dev]'
 	@touch $@
 
@@ -66,7 +66,7 @@ bench-ingest: $(VENV)/.bench ## Ingest beside the raw model
 	@$(BIN)/python -m benchmarks.ingest
 
 $(VENV)/.bench: $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--constraint constraints.txt --editable ./client --editable '.[bench]'
 	@touch $@
 

@@ -158,7 +158,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def kind_of(value: Scalar) -> tuple[Kind, str | int | float | bool]:
-    """The kind of a metadata value, and what represents it there: an instant is int microseconds since 1970."""
+    """The kind of a metadata value, and what stands for it there: for an instant, microseconds since 1970."""
     if isinstance(value, str):
         return Kind.STRING, value
     if isinstance(value, bool):  # before int: a bool is one

@@ -1,4 +1,4 @@
-"""Metadata in memory: the follower that turns a filter into a set of keys, and the codec of stored metadata."""
+"""Metadata: the in-memory follower that turns a filter into keys, and the codec of stored metadata."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class MetadataIndex:
     def apply(self, added: Sequence[tuple[int, str, Metadata]], deleted: Sequence[int]) -> None:
         """Add ``(key, document id, metadata)`` triples, then take ``deleted`` keys out.
 
-        Metadata is as ``decode_metadata`` gives it. Keys are never used again, so applying a batch twice is harmless.
+        Metadata is as ``decode_metadata`` gives it. A key is never used for anything else, so that
+        applying a batch twice changes nothing.
         """
         fields = self._fields
         for key, document_id, metadata in added:
@@ -176,7 +177,7 @@ class _Postings:
         right = op in (Op.LE, Op.GT)
         cut = self._sorted.bisect_right(bound) if right else self._sorted.bisect_left(bound)
         values = self._sorted[:cut] if op in (Op.LT, Op.LE) else self._sorted[cut:]
-        return _union([self._keys[value] for value in values])
+        return _union(list(map(self._keys.__getitem__, values)))
 
     def only(self, live: BitMap64) -> _Postings:
         kept = _Postings()
@@ -243,9 +244,7 @@ def _tagged(pairs: dict[str, Any]) -> Any:
 
 def _checked_key(key: object) -> str:
     if not isinstance(key, str) or not key or not _encodable(key):
-        raise InvalidArgument.at(
-            "metadata", f"a key must be Unicode text of 1 or more characters, not {key!r}"
-        )
+        raise InvalidArgument.at("metadata", f"a key must be Unicode text, and not empty: {key!r}")
     if len(key) > MAX_KEY_LENGTH:
         raise InvalidArgument.at(
             f"metadata.{key[:MAX_KEY_LENGTH]}",

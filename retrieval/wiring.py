@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from ragstone.types import (
 from embedders.base import Embedder, Vectors
 from generator.base import Generator
 from indexes.base import LexicalIndex, Metric, VectorIndex
+from retrieval.api.server import ServerOptions, serve
 from retrieval.config import Settings
 from retrieval.ingest.writer import Writer
 from retrieval.query.answer import Answerer
@@ -41,6 +42,7 @@ from retrieval.store.database import Database
 from retrieval.store.documents import DocumentRow, Documents
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal
+from retrieval.telemetry import configure_logging
 from retrieval.versions.collections import Collections, describe_version
 from retrieval.versions.recipe import EmbedderSpec
 
@@ -166,7 +168,7 @@ class Ragstone:
         collection: str,
         *,
         ids: Sequence[str],
-        filter: str,
+        filter: str,  # noqa: A002
         request_id: str,
         wait: Wait,
         tenant: str,
@@ -181,7 +183,7 @@ class Ragstone:
             tenant=tenant,
         )
 
-    async def get_document(self, collection: str, id: str) -> Document:
+    async def get_document(self, collection: str, id: str) -> Document:  # noqa: A002
         """One document. Raises NotFound."""
         snapshot = self._collections.get(collection).snapshot
         row = await self._documents.get(snapshot.collection.id, id)
@@ -298,3 +300,23 @@ async def build(settings: Settings) -> Ragstone:
         catalog=catalog,
         documents=documents,
     )
+
+
+async def run_server(settings: Settings, *, on_listening: Callable[[str], None]) -> None:
+    """Build the application and serve it until SIGTERM or SIGINT.
+
+    Raises what ``build`` raises, and FailedPrecondition when the address cannot be bound.
+    """
+    configure_logging(settings.log_level)
+    limits = settings.limits
+    options = ServerOptions(
+        listen=settings.listen,
+        max_message_bytes=limits.max_message_bytes,
+        max_running=limits.max_concurrent_requests,
+        max_waiting=limits.max_waiting_requests,
+        drain_s=settings.drain_s,
+        grace_s=settings.shutdown_grace_s,
+        tokens={token.get_secret_value(): tenant for tenant, token in settings.auth.tokens.items()},
+        log_calls=settings.log_level == "debug",
+    )
+    await serve(await build(settings), options, on_listening=on_listening)

@@ -23,6 +23,7 @@ from typing import Final
 import protovalidate
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
+from protobuf import DescFile
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PROTO: Final = ROOT / "proto"
@@ -52,7 +53,7 @@ def write_rules(target: Path) -> Path:
     """Write protovalidate's descriptor and all that it imports to ``target``, in order of imports."""
     found: dict[str, FileDescriptorProto] = {}
 
-    def visit(file: protovalidate.ViolationPb) -> None:
+    def visit(file: DescFile) -> None:
         for imported in file.dependencies:
             visit(imported)
         found[file.name] = FileDescriptorProto.FromString(file.proto.to_binary())

@@ -124,7 +124,8 @@ def dump_graph(graph: Any) -> memoryview:
     """The links of a graph as bytes, without the vectors."""
     writer = faiss.VectorIOWriter()
     faiss.write_index(graph, writer, faiss.IO_FLAG_SKIP_STORAGE)
-    return memoryview(faiss.vector_to_array(writer.data))
+    data: memoryview = faiss.vector_to_array(writer.data).data
+    return data
 
 
 def load_graph(data: bytes, vectors: Vectors, metric: Metric, *, name: str) -> Any:

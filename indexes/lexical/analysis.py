@@ -30,15 +30,14 @@ _EDGE: Final = "_"
 """No word holds it, so a gram at an edge never meets one from the middle."""
 
 _MAX_WORD_CHARS: Final = 64
+_MAX_REMEMBERED: Final = 50_000
 
 
 class Analyser:
     """Makes terms of texts, the same for documents and for queries. Thread-safe."""
 
     def __init__(self) -> None:
-        self._stemmers: dict[str, Stemmer.Stemmer] = {}
-        # A Snowball stemmer keeps its word in itself while it works.
-        self._lock = threading.Lock()
+        self._stems = {language: _Stems(language) for language in STEMMERS}
 
     def terms(self, text: str, language: str) -> list[str]:
         """The terms of ``text``, repeated as often as they occur; no term holds white space.
@@ -49,19 +48,31 @@ class Analyser:
         grams: list[str] = []
         if not text.isascii() and _UNSPACED.search(text):
             words, grams = _split_unspaced(words)
-        code = primary_code(language)
-        if code in STEMMERS:
-            return grams + self._stems(words, code)
-        return grams + [gram for word in words for gram in _ngrams(f"{_EDGE}{word[:_MAX_WORD_CHARS]}{_EDGE}", 4)]
+        stems = self._stems.get(primary_code(language))
+        if stems is None:
+            marked = (f"{_EDGE}{word[:_MAX_WORD_CHARS]}{_EDGE}" for word in words)
+            return grams + [gram for word in marked for gram in _ngrams(word, 4)]
+        return grams + [stem for word in words if (stem := stems[word])]
 
-    def _stems(self, words: list[str], language: str) -> list[str]:
-        ignored = stop_words(language)
-        kept = [word[:_MAX_WORD_CHARS] for word in words if word not in ignored]
+
+class _Stems(dict[str, str]):
+    """Word -> its stem, "" for a stop word; worked out once and remembered."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__()
+        self._language = language
+        self._stemmer = Stemmer.Stemmer(STEMMERS[language], 0)
+        # A Snowball stemmer keeps the word in itself while it works.
+        self._lock = threading.Lock()
+
+    def __missing__(self, word: str) -> str:
         with self._lock:
-            if language not in self._stemmers:
-                self._stemmers[language] = Stemmer.Stemmer(STEMMERS[language])
-            stems: list[str] = self._stemmers[language].stemWords(kept)
-        return _without_accents(stems)
+            if len(self) >= _MAX_REMEMBERED:
+                self.clear()
+            is_stop_word = word in stop_words(self._language)
+            stem = "" if is_stop_word else _without_accents(self._stemmer.stemWord(word[:_MAX_WORD_CHARS]))
+            self[word] = stem
+        return stem
 
 
 def _split_unspaced(words: list[str]) -> tuple[list[str], list[str]]:
@@ -82,10 +93,8 @@ def _ngrams(word: str, n: int) -> Iterator[str]:
         yield word[start : start + n]
 
 
-def _without_accents(words: list[str]) -> list[str]:
-    """``words`` with Latin, Greek and Cyrillic letters bare: many people type them so."""
-    joined = " ".join(words)
-    if joined.isascii():
-        return words
-    bare = _ACCENTS.sub("", unicodedata.normalize("NFD", joined))
-    return unicodedata.normalize("NFC", bare).split()
+def _without_accents(word: str) -> str:
+    """``word`` with its Latin, Greek or Cyrillic letters bare: many people type them so."""
+    if word.isascii():
+        return word
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", word)))

@@ -43,9 +43,7 @@ def group_queries(
         if (bag := Counter(analyser.terms(query, group)))
     }
     size = next((bag.total() for bag in bags.values()), 0)
-    return [
-        GroupQuery(language=group, terms=bag, weight=size / bag.total()) for group, bag in bags.items()
-    ]
+    return [GroupQuery(language=group, terms=bag, weight=size / bag.total()) for group, bag in bags.items()]
 
 
 def idf(documents: int, containing: int) -> float:
@@ -59,4 +57,4 @@ def _groups(query: str, language: str | None, documents: Mapping[str, int]) -> l
         groups = [hint]
     else:
         groups = likely_languages(query, documents, at_least=_LIKELY, at_most=_MAX_LANGUAGES)
-    return groups + [UNKNOWN] if UNKNOWN in documents else groups
+    return [*groups, UNKNOWN] if UNKNOWN in documents else groups

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from ragstone.errors import RagstoneError
 from typer.core import TyperGroup
 
+from ragstone.errors import RagstoneError
 from retrieval.cli import collections, demo, documents, evaluate, ingest, output, search, serve, versions
 from retrieval.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect
 
@@ -50,7 +50,7 @@ def info(server: ServerOption = "", as_json: JsonOption = False) -> None:
         about, health = client.info(), client.health()
     value = {
         "server": server,
-        "health": str(health),
+        "health": health.value,
         "version": about.version,
         "max_message_bytes": about.max_message_bytes,
         "max_k": about.max_k,

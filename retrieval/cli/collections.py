@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
 from retrieval.cli import output
 from retrieval.cli.options import JsonOption, RecipeOption, ServerOption, connect, make_recipe
+
+COMPACT_S: Final = 3600.0
+"""Building a large graph afresh takes its time."""
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at and delete collections.")
 
@@ -79,5 +82,5 @@ def delete(name: NameArgument, server: ServerOption = "", as_json: JsonOption = 
 def compact(name: NameArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
     """Build the collection's indexes afresh, without what was deleted or replaced."""
     with connect(server) as client:
-        client.compact(name)
+        client.compact(name, timeout=COMPACT_S)
     output.print_json({"compacted": name}) if as_json else typer.echo(f"compacted {name}")

@@ -16,12 +16,12 @@ from types import FrameType
 from typing import Annotated, Final
 
 import typer
-from ragstone import Client
-from ragstone.errors import Internal
-from ragstone.types import Document, Mode, SearchResult, TextDelta
 from rich.console import Console
 from rich.rule import Rule
 
+from ragstone import Client
+from ragstone.errors import Internal
+from ragstone.types import Document, Mode, SearchResult, TextDelta
 from retrieval.cli import docstrings, output
 from retrieval.cli.ingest import import_with_progress
 from retrieval.cli.search import Transcript
@@ -99,7 +99,7 @@ def _index(console: Console, client: Client, max_documents: int) -> None:
     if COLLECTION not in {c.name for c in client.list_collections()}:
         client.create_collection(COLLECTION)
     started = time.perf_counter()
-    import_with_progress(client, COLLECTION, docstrings.corpus(max_documents), wait="indexed")
+    import_with_progress(client, COLLECTION, docstrings.corpus(max_documents))
     seconds = time.perf_counter() - started
     made = client.get_collection(COLLECTION)
     console.print(

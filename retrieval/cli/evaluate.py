@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from ragstone import Client
 from ragstone.errors import NotFound
 from ragstone.types import Collection, Document, Mode, Query, SearchResult
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from retrieval.cli import beir, output
 from retrieval.cli.ingest import import_with_progress
 from retrieval.cli.options import (
@@ -33,7 +33,9 @@ DEPTH: Final = 100
 MAX_HITS: Final = 1_000
 """Chunks looked at to rank ``DEPTH`` documents."""
 HITS_A_CALL: Final = 1_600
-"""Bounds a reply: at about 1 kB a hit it stays well under gRPC's 4 MiB."""
+"""Bounds a reply to a few MiB."""
+CALL_S: Final = 600.0
+"""The first call may wait for an index that still follows its journal."""
 
 
 def evaluate(
@@ -91,7 +93,7 @@ def _filled(client: Client, name: str, test: beir.TestCollection, recipe: Path |
     except NotFound:
         collection = client.create_collection(name, recipe=make_recipe(recipe))
     if collection.documents == 0:
-        import_with_progress(client, name, _corpus(test.corpus), wait="indexed")
+        import_with_progress(client, name, _corpus(test.corpus))
         collection = client.get_collection(name)
     return collection
 
@@ -115,7 +117,7 @@ def _rank(
             batch = ids[start : start + size]
             asked = [replace(ask, text=str(queries[qid]["text"]), k=k) for qid in batch]
             for qid, query, result in zip(
-                batch, asked, client.batch_search(collection.name, asked), strict=True
+                batch, asked, client.batch_search(collection.name, asked, timeout=CALL_S), strict=True
             ):
                 yield qid, _documents(client, collection.name, query, result)
             progress.advance(task, len(batch))
@@ -132,7 +134,7 @@ def _documents(client: Client, collection: str, query: Query, result: SearchResu
     hits = list(result.hits)
     while result.next_page_token and len(hits) < MAX_HITS and len(beir.best_documents(hits)) < DEPTH:
         query = replace(query, page_token=result.next_page_token)
-        [result] = client.batch_search(collection, [query])
+        [result] = client.batch_search(collection, [query], timeout=CALL_S)
         hits += result.hits
     return beir.best_documents(hits, DEPTH)
 

@@ -6,17 +6,19 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final
 
 import typer
-from ragstone import Client
-from ragstone.errors import RagstoneError
-from ragstone.types import Document, WriteResult
 from rich.progress import Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from ragstone import Client
+from ragstone.errors import RagstoneError
+from ragstone.types import Document, Wait, WriteResult
 from retrieval.cli import output
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect, shows_progress
+
+POLL_S: Final = 0.2
 
 
 @dataclass
@@ -75,7 +77,7 @@ def ingest(
     reading = Reading(paths)
     started = time.perf_counter()
     with connect(server) as client:
-        result = import_with_progress(client, collection, reading, wait="indexed" if wait else "committed")
+        result = import_with_progress(client, collection, reading, wait=wait)
     seconds = time.perf_counter() - started
     _show(result, reading, seconds, as_json=as_json)
     if reading.failed:
@@ -83,19 +85,34 @@ def ingest(
 
 
 def import_with_progress(
-    client: Client, collection: str, documents: Iterable[Document], *, wait: Literal["indexed", "committed"]
+    client: Client, collection: str, documents: Iterable[Document], *, wait: bool = True
 ) -> WriteResult:
-    """Import documents; a terminal sees how many and how fast."""
+    """Import documents and, with ``wait``, return when searches see them; a terminal sees how it goes."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), RateColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=output.stderr(), transient=True, disable=not shows_progress()
-    ) as progress:
-        task = progress.add_task(f"ingesting into {collection}", total=None)
+    console = output.stderr()
+    with Progress(*columns, console=console, transient=True, disable=not shows_progress()) as progress:
+        storing = progress.add_task("stored", total=None, unit="documents")
 
         def advance(done: WriteResult) -> None:
-            progress.update(task, completed=done.documents + done.unchanged)
+            progress.update(storing, completed=done.documents + done.unchanged)
 
-        return client.import_documents(collection, documents, wait=wait, on_progress=advance)
+        result = client.import_documents(collection, documents, wait=Wait.COMMITTED, on_progress=advance)
+        if wait:
+            progress.update(storing, visible=False)
+            indexing = progress.add_task("indexed", total=None, unit="chunks")
+            for pending in _until_indexed(client, collection, result.seq):
+                progress.update(indexing, completed=max(result.chunks - pending, 0))
+    return result
+
+
+def _until_indexed(client: Client, collection: str, seq: int) -> Iterator[int]:
+    """How many chunks are not indexed yet, again and again, until the version has applied ``seq``."""
+    while (version := client.get_collection(collection).serving).applied_seq < seq:
+        yield int(version.stats.get("pending_chunks", 0))
+        time.sleep(POLL_S)
+    parked = int(version.stats.get("parked_steps", 0)) + int(version.stats.get("parked_chunks", 0))
+    if parked:
+        typer.echo(f"ragstone: {parked:,} pieces could not be indexed; see the server's log", err=True)
 
 
 class RateColumn(TextColumn):
@@ -106,7 +123,7 @@ class RateColumn(TextColumn):
 
     def render(self, task: Task) -> Text:
         """The count and the recent rate of ``task``."""
-        return Text(f"{int(task.completed):,} documents, {task.speed or 0:,.0f} a second")
+        return Text(f"{int(task.completed):,} {task.fields['unit']}, {task.speed or 0:,.0f} a second")
 
 
 def _show(result: WriteResult, reading: Reading, seconds: float, *, as_json: bool) -> None:

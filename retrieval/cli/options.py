@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+
 from ragstone import Client, Recipe
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"

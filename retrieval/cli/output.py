@@ -9,11 +9,12 @@ from datetime import date
 from typing import Any, Final
 
 import typer
-from ragstone import errors
-from ragstone.types import Citation, Collection, Document, Hit, SearchResult, Usage, Version
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from ragstone import errors
+from ragstone.types import Citation, Collection, Document, Hit, SearchResult, Usage, Version
 
 SNIPPET_CHARS: Final = 280
 

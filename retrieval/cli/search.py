@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from ragstone.types import AnswerEvent, Citation, Contexts, Done, Fusion, Hit, Mode, TextDelta, Usage
 
+from ragstone.types import AnswerEvent, Citation, Contexts, Done, Fusion, Hit, Mode, TextDelta, Usage
 from retrieval.cli import output
 from retrieval.cli.options import (
     CollectionArgument,

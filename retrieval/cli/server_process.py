@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from ragstone import Client
+from ragstone import Client, Health
 from ragstone.errors import BackendUnavailable
 
 START_S: Final = 120.0
@@ -69,7 +69,7 @@ class ServerProcess:
     def _wait_until_serving(self) -> None:
         give_up = time.monotonic() + START_S
         with Client(self.address) as client:
-            while client.health() != "SERVING":
+            while client.health() is not Health.SERVING:
                 if time.monotonic() > give_up:
                     raise BackendUnavailable(f"the server is not ready after {START_S:g} s")
                 time.sleep(0.1)

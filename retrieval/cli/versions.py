@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from ragstone.errors import NotFound
 from rich.table import Table
 
 from retrieval.cli import output
@@ -38,8 +37,5 @@ def show(
 ) -> None:
     """Show one version with its recipe."""
     with connect(server) as client:
-        found = [v for v in client.versions(collection) if v.name == name]
-    if not found:
-        raise NotFound(f"collection {collection!r} has no version {name!r}")
-    value = output.version_json(found[0])
+        value = output.version_json(client.get_version(collection, name))
     output.print_json(value) if as_json else output.stdout().print(output.facts(value))

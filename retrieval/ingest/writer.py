@@ -78,7 +78,7 @@ class Writer:
         serving: Serving,
         *,
         ids: Sequence[str],
-        filter: str,
+        filter: str,  # noqa: A002
         request_id: str,
         wait: Wait,
         tenant: str,
@@ -139,8 +139,8 @@ class Writer:
             snapshot.applier.offer(Offer(step=committed.step, vectors=vectors))
         return committed
 
-    async def _matching(self, snapshot: Snapshot, filter: str) -> Sequence[str]:
-        parsed = parse(filter)
+    async def _matching(self, snapshot: Snapshot, expression: str) -> Sequence[str]:
+        parsed = parse(expression)
         if parsed is None:
             raise InvalidArgument.at("ids", "give ids or a filter; neither would delete everything")
         # The filter is answered by the indexes, so they must first see all that was written before.

@@ -7,10 +7,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from ragstone.errors import AlreadyExists, Conflict, NotFound
 from sqlalchemy import Connection, Delete, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from ragstone.errors import AlreadyExists, Conflict, NotFound
 from retrieval.store import schema
 from retrieval.store.database import Database
 from retrieval.store.queries import AnyRow, require_collection

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from ragstone.errors import BackendUnavailable, CorruptIndex, Internal, Overloaded, RagstoneError
 from sqlalchemy import Connection, exc
 
+from ragstone.errors import BackendUnavailable, CorruptIndex, Internal, Overloaded, RagstoneError
 from retrieval.store.dialects import Engines, connect
 from retrieval.store.migrations import upgrade
 
@@ -81,6 +81,11 @@ class Database:
         """
         return await asyncio.wrap_future(self._writer.submit(work))
 
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the writer now."""
+        return self._writer.waiting
+
     async def close(self) -> None:
         """Commit the writes that wait, refuse new ones, stop the threads, close all connections."""
         await asyncio.to_thread(self._close)
@@ -130,6 +135,11 @@ class _Writer:
                 raise Overloaded("too many writes wait for the catalog", retry_after_s=RETRY_AFTER_S)
             self._queue.put(job)
         return job.future
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are queued."""
+        return self._queue.qsize()
 
     def close(self) -> None:
         """Finish what is queued, then stop. May be called again."""
@@ -200,8 +210,9 @@ def translate(error: exc.SQLAlchemyError) -> RagstoneError:
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:
-    """The driver's own words: SQLAlchemy's message would carry the statement and users' data."""
-    return str(error.orig) if isinstance(error, exc.DBAPIError) else type(error).__name__
+    """The first line of the driver's own words: what else there is would quote statements and users' data."""
+    words = str(error.orig).strip() if isinstance(error, exc.DBAPIError) else ""
+    return words.partition("\n")[0] or type(error).__name__
 
 
 def _translated(work: Callable[[], T]) -> T:

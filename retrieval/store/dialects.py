@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
-from ragstone.errors import InvalidArgument
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from ragstone.errors import InvalidArgument
+
 _WRITE_LOCK = 0x52616773
 """PostgreSQL's advisory lock that makes this catalog's writers take turns, across processes."""
 
+_BUSY_S = 5.0
+"""How long SQLite waits for another process's lock."""
+
 _SQLITE_PRAGMAS = (
-    "PRAGMA busy_timeout = 5000",
-    "PRAGMA journal_mode = WAL",
+    f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA cache_size = -65536",
@@ -60,7 +65,12 @@ def connect(url: str, *, readers: int) -> Engines:
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
     """An INSERT into ``table`` that skips rows whose primary key is already there."""
-    if connection.dialect.name == "sqlite":
+    return _insert_or_ignore(connection.dialect.name, table)
+
+
+@cache
+def _insert_or_ignore(dialect: str, table: Table) -> Insert:
+    if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
 
@@ -77,7 +87,7 @@ def _sqlite(url: URL, readers: int) -> Engines:
 
 def _prepare_sqlite(engine: Engine, begin: str, *, query_only: bool) -> None:
     @event.listens_for(engine, "connect")
-    def configure(connection: Any, record: ConnectionPoolEntry) -> None:
+    def configure(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
         # The driver's own implicit BEGIN comes too late for savepoints and DDL: it is off, and
         # SQLAlchemy's begin event below sends the real one.
         connection.isolation_level = None
@@ -85,16 +95,36 @@ def _prepare_sqlite(engine: Engine, begin: str, *, query_only: bool) -> None:
             connection.execute(pragma)
         if query_only:
             connection.execute("PRAGMA query_only = ON")
+        else:
+            _use_wal(connection)
 
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to a write-ahead log, unless it has one already."""
+    attempts_end = time.monotonic() + _BUSY_S
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            # Two processes that open a new file together: this one statement does not wait by itself.
+            if time.monotonic() > attempts_end:
+                raise
+            time.sleep(0.01)
+
+
 def _postgresql(url: URL, readers: int) -> Engines:
     writer = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
     reader = create_engine(
-        url, pool_size=readers, max_overflow=0, pool_pre_ping=True, isolation_level="REPEATABLE READ"
+        url,
+        pool_size=readers,
+        max_overflow=0,
+        pool_pre_ping=True,
+        isolation_level="REPEATABLE READ",
+        execution_options={"postgresql_readonly": True},
     )
 
     @event.listens_for(writer, "begin")

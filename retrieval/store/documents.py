@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select, tuple_
+from sqlalchemy import Connection, Select, bindparam, or_, select, tuple_
 
 from retrieval.store import schema
 from retrieval.store.database import Database
@@ -26,6 +26,9 @@ _DOCUMENT = select(
     _documents.content_hash,
     _documents.seq,
 )
+
+_CHUNKS = select(*CHUNK_COLUMNS).where(_chunks.key.in_(bindparam("keys", expanding=True)))
+"""Built once: it runs for every search."""
 
 
 class Documents:
@@ -65,11 +68,10 @@ class Documents:
         """Chunks by key, without ``context``; deleted ones too until they are pruned."""
 
         def work(connection: Connection) -> dict[int, ChunkRow]:
-            columns = select(*CHUNK_COLUMNS)
             return {
                 row[0]: chunk_row(row)
                 for part in slices(keys)
-                for row in connection.execute(columns.where(_chunks.key.in_(part)))
+                for row in connection.execute(_CHUNKS, {"keys": part}).all()
             }
 
         return await self._db.read(work)

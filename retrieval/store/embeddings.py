@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from ragstone.errors import CorruptIndex, InvalidArgument
 from sqlalchemy import Connection, delete, exists, select, tuple_
 
+from ragstone.errors import CorruptIndex, InvalidArgument
 from retrieval.store import schema
 from retrieval.store.database import Database
 from retrieval.store.dialects import insert_or_ignore

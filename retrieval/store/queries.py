@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
-from ragstone.errors import NotFound
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
+from ragstone.errors import NotFound
 from retrieval.store import schema
 from retrieval.store.values import ChunkRow
 
@@ -33,6 +33,33 @@ CHUNK_COLUMNS: Final = (
     _chunks.language,
 )
 """The columns that ``chunk_row`` takes, in its order."""
+
+
+# Statements that every write runs are built once: building one anew costs as much as running it.
+
+_sequences = schema.sequences.c
+_ADVANCE = (
+    update(schema.sequences)
+    .where(_sequences.name == bindparam("sequence"))
+    .values(last=_sequences.last + bindparam("count"))
+    .returning(_sequences.last)
+)
+
+_HEAD = select(func.max(schema.journal.c.seq)).where(
+    schema.journal.c.collection_id == bindparam("collection")
+)
+
+_collections = schema.collections.c
+_COLLECTION = select(_collections.id).where(
+    _collections.id == bindparam("collection"), _collections.name.is_not(None)
+)
+
+_counts = schema.chunk_counts.c
+_TALLY = (
+    update(schema.chunk_counts)
+    .where(_counts.collection_id == bindparam("collection"), _counts.chunking == bindparam("its_chunking"))
+    .values(live=_counts.live + bindparam("change"))
+)
 
 
 def slices(values: Sequence[T], size: int = SLICE) -> Iterator[Sequence[T]]:
@@ -64,32 +91,27 @@ def chunk_row(row: AnyRow, context: str = "") -> ChunkRow:
 
 def take(connection: Connection, sequence: str, count: int) -> range:
     """The next ``count`` values of ``sequence``: never given out before, ascending in commit order."""
-    table = schema.sequences
-    advance = update(table).where(table.c.name == sequence).values(last=table.c.last + count)
-    last = connection.execute(advance.returning(table.c.last)).scalar()
+    last = connection.execute(_ADVANCE, {"sequence": sequence, "count": count}).scalar()
     if last is None:
-        connection.execute(insert(table).values(name=sequence, last=count))
+        connection.execute(insert(schema.sequences), {"name": sequence, "last": count})
         last = count
     return range(last - count + 1, last + 1)
 
 
 def head(connection: Connection, collection_id: int) -> int:
     """The last journal position of a collection; 0 before the first."""
-    seq = select(func.max(schema.journal.c.seq)).where(schema.journal.c.collection_id == collection_id)
-    return connection.execute(seq).scalar() or 0
+    return connection.execute(_HEAD, {"collection": collection_id}).scalar() or 0
 
 
 def require_collection(connection: Connection, collection_id: int) -> None:
     """Raise NotFound unless the collection exists and is not being deleted."""
-    table = schema.collections.c
-    found = select(table.id).where(table.id == collection_id, table.name.is_not(None))
-    if connection.execute(found).first() is None:
+    if connection.execute(_COLLECTION, {"collection": collection_id}).first() is None:
         raise NotFound(f"there is no collection number {collection_id}")
 
 
 def tally(connection: Connection, collection_id: int, chunking: str, change: int) -> None:
     """Add ``change`` to the number of live chunks of a chunking."""
-    table = schema.chunk_counts
-    same = (table.c.collection_id == collection_id) & (table.c.chunking == chunking)
-    if not connection.execute(update(table).where(same).values(live=table.c.live + change)).rowcount:
-        connection.execute(insert(table).values(collection_id=collection_id, chunking=chunking, live=change))
+    where = {"collection": collection_id, "its_chunking": chunking, "change": change}
+    if not connection.execute(_TALLY, where).rowcount:
+        row = {"collection_id": collection_id, "chunking": chunking, "live": change}
+        connection.execute(insert(schema.chunk_counts), row)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ragstone.errors import Conflict
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from ragstone.errors import Conflict
 from retrieval.store import schema
 from retrieval.store.dialects import insert_or_ignore
 from retrieval.store.queries import head, require_collection, slices, take, tally
@@ -19,6 +19,25 @@ from retrieval.store.values import ChunkRow, Committed, DocumentDraft, Step
 _documents = schema.documents
 _chunks = schema.chunks
 _requests = schema.requests
+
+# Built once: building a statement anew costs as much as running it.
+
+_RECALL = select(
+    _requests.c.fingerprint,
+    _requests.c.seq,
+    _requests.c.documents,
+    _requests.c.unchanged,
+    _requests.c.chunks,
+).where(
+    _requests.c.collection_id == bindparam("collection"),
+    _requests.c.tenant == bindparam("tenant"),
+    _requests.c.request_id == bindparam("request"),
+)
+
+_STORED = select(_documents.c.id, _documents.c.key, _documents.c.content_hash).where(
+    _documents.c.collection_id == bindparam("collection"),
+    _documents.c.id.in_(bindparam("ids", expanding=True)),
+)
 
 _UPDATE_DOCUMENT = (
     update(_documents)
@@ -29,6 +48,29 @@ _UPDATE_DOCUMENT = (
             for name in ("title", "text", "language", "metadata_json", "content_hash", "seq")
         }
     )
+)
+
+_DELETE_DOCUMENTS = delete(_documents).where(_documents.c.key.in_(bindparam("keys", expanding=True)))
+
+_PUT_DOCUMENT = insert(_documents)
+_PUT_CHUNK = insert(_chunks)
+_RECORD = insert(schema.journal)
+_REMEMBER = insert(_requests)
+
+_RETIRE = (
+    update(_chunks)
+    .where(
+        _chunks.c.document_key.in_(bindparam("document_keys", expanding=True)),
+        _chunks.c.seq_deleted.is_(None),
+    )
+    .values(seq_deleted=bindparam("seq"))
+    .returning(_chunks.c.key, _chunks.c.chunking)
+)
+
+_COUNT_DOCUMENTS = (
+    update(schema.collections)
+    .where(schema.collections.c.id == bindparam("collection"))
+    .values(documents=schema.collections.c.documents + bindparam("change"))
 )
 
 
@@ -86,7 +128,7 @@ def remove(connection: Connection, request: Request, document_ids: Sequence[str]
         (seq,) = take(connection, "journal", 1)
         retired = _retire(connection, request.collection_id, keys, seq)
         for part in slices(keys):
-            connection.execute(delete(_documents).where(_documents.c.key.in_(part)))
+            connection.execute(_DELETE_DOCUMENTS, {"keys": part})
         _count_documents(connection, request.collection_id, -len(keys))
         _record(connection, request, seq, documents=len(keys), chunks=0)
         step = Step(seq=seq, deleted=tuple(sorted(key for key, _ in retired)))
@@ -126,12 +168,11 @@ def _write(
 
 def _stored(connection: Connection, collection_id: int, ids: Sequence[str]) -> dict[str, tuple[int, bytes]]:
     """``id -> (key, content hash)`` of those that exist."""
-    columns = select(_documents.c.id, _documents.c.key, _documents.c.content_hash)
     return {
         document_id: (key, content_hash)
         for part in slices(ids)
         for document_id, key, content_hash in connection.execute(
-            columns.where(_documents.c.collection_id == collection_id, _documents.c.id.in_(part))
+            _STORED, {"collection": collection_id, "ids": part}
         )
     }
 
@@ -145,9 +186,7 @@ def _retire(
     """
     retired: list[tuple[int, str]] = []
     for part in slices(document_keys):
-        live = (_chunks.c.document_key.in_(part)) & (_chunks.c.seq_deleted.is_(None))
-        mark = update(_chunks).where(live).values(seq_deleted=seq)
-        rows = connection.execute(mark.returning(_chunks.c.key, _chunks.c.chunking))
+        rows = connection.execute(_RETIRE, {"document_keys": part, "seq": seq})
         retired.extend((key, chunking) for key, chunking in rows)
     for chunking, count in Counter(chunking for _, chunking in retired).items():
         tally(connection, collection_id, chunking, -count)
@@ -176,7 +215,7 @@ def _put_documents(
             {"key": row.key, "collection_id": collection_id, "id": row.draft.id, **_document(row.draft, seq)}
             for row in entered
         ]
-        connection.execute(insert(_documents), rows)
+        connection.execute(_PUT_DOCUMENT, rows)
         _count_documents(connection, collection_id, len(new))
         placed += entered
     return placed
@@ -227,7 +266,7 @@ def _put_chunks(
             seen["context_end"] = chunk.context_end
             seen["seq_added"] = seq
             rows.append(seen)
-    connection.execute(insert(_chunks), rows)
+    connection.execute(_PUT_CHUNK, rows)
     tally(connection, collection_id, chunking, count)
     return added
 
@@ -247,36 +286,30 @@ def _put_vectors(connection: Connection, space: str, drafts: Iterable[DocumentDr
 
 
 def _count_documents(connection: Connection, collection_id: int, change: int) -> None:
-    table = schema.collections
-    count = update(table).where(table.c.id == collection_id).values(documents=table.c.documents + change)
-    connection.execute(count)
+    connection.execute(_COUNT_DOCUMENTS, {"collection": collection_id, "change": change})
 
 
 def _record(connection: Connection, request: Request, seq: int, *, documents: int, chunks: int) -> None:
-    connection.execute(
-        insert(schema.journal).values(
-            seq=seq,
-            collection_id=request.collection_id,
-            documents=documents,
-            chunks=chunks,
-            created_at=request.now,
-        )
-    )
+    row = {
+        "seq": seq,
+        "collection_id": request.collection_id,
+        "documents": documents,
+        "chunks": chunks,
+        "created_at": request.now,
+    }
+    connection.execute(_RECORD, row)
 
 
 def _recall(connection: Connection, request: Request) -> Committed | None:
     """What this request id was answered with before. Raises Conflict when it asked something else."""
     if request.request_id is None:
         return None
-    columns = _requests.c
-    same = select(
-        columns.fingerprint, columns.seq, columns.documents, columns.unchanged, columns.chunks
-    ).where(
-        columns.collection_id == request.collection_id,
-        columns.tenant == request.tenant,
-        columns.request_id == request.request_id,
-    )
-    row = connection.execute(same).first()
+    same = {
+        "collection": request.collection_id,
+        "tenant": request.tenant,
+        "request": request.request_id,
+    }
+    row = connection.execute(_RECALL, same).first()
     if row is None:
         return None
     if row.fingerprint != request.fingerprint:
@@ -289,16 +322,15 @@ def _recall(connection: Connection, request: Request) -> Committed | None:
 def _remember(connection: Connection, request: Request, committed: Committed) -> None:
     if request.request_id is None:
         return
-    connection.execute(
-        insert(_requests).values(
-            collection_id=request.collection_id,
-            tenant=request.tenant,
-            request_id=request.request_id,
-            fingerprint=request.fingerprint,
-            seq=committed.seq,
-            documents=committed.documents,
-            unchanged=committed.unchanged,
-            chunks=committed.chunks,
-            created_at=request.now,
-        )
-    )
+    row = {
+        "collection_id": request.collection_id,
+        "tenant": request.tenant,
+        "request_id": request.request_id,
+        "fingerprint": request.fingerprint,
+        "seq": committed.seq,
+        "documents": committed.documents,
+        "unchanged": committed.unchanged,
+        "chunks": committed.chunks,
+        "created_at": request.now,
+    }
+    connection.execute(_REMEMBER, row)

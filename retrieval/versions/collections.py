@@ -55,6 +55,7 @@ class Collections:
 
     async def open(self) -> None:
         """Open what the catalog names and sweep the files of versions that it does not."""
+        await self._catalog.purge()
         rows = await self._catalog.list()
         for row in rows:
             self._open[row.name] = await self._serve(row)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ragstone.errors import InvalidArgument
 from ragstone.types import Hit
-
 from retrieval.cli import beir
 
 Folder = Callable[..., Path]

@@ -213,5 +213,5 @@ def test_the_server_is_named_before_or_after_the_command(address: str) -> None:
 
 def test_info_tells_limits_and_health(run_json: RunJson) -> None:
     value = run_json("info")
-    assert value["health"] == "SERVING"
+    assert value["health"] == "serving"
     assert value["max_k"] >= 100

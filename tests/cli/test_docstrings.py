@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ragstone.types import Document
 
+from ragstone.types import Document
 from retrieval.cli.docstrings import MAX_CHARS, Source, corpus, documents_of, shortened, stdlib_sources
 
 MODULE = '''

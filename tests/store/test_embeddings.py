@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
-from ragstone.errors import CorruptIndex, InvalidArgument
 
+from ragstone.errors import CorruptIndex, InvalidArgument
 from retrieval.store.catalog import CollectionRow
 from retrieval.store.database import Database
 from retrieval.store.embeddings import Embeddings

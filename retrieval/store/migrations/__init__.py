@@ -10,8 +10,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from ragstone.errors import FailedPrecondition
 from sqlalchemy import Connection
+
+from ragstone.errors import FailedPrecondition
 
 
 def upgrade(connection: Connection) -> None:

@@ -1,0 +1,79 @@
+"""The Python client of Ragstone, a retrieval service for RAG.
+
+from ragstone import Client, Document
+
+with Client("127.0.0.1:50051") as client:
+    client.create_collection("docs")
+    client.upsert("docs", [Document(id="1", text="...")])
+    for hit in client.search("docs", "how do I ...?").hits:
+        print(hit.score, hit.document_id, hit.text)
+"""
+
+from ragstone import errors
+from ragstone.calls import Embeddings, Health
+from ragstone.channel import TLS
+from ragstone.client import AsyncClient
+from ragstone.errors import RagstoneError
+from ragstone.sync import Client
+from ragstone.types import (
+    AnswerEvent,
+    Chunk,
+    Citation,
+    Collection,
+    Contexts,
+    Document,
+    Done,
+    FinishReason,
+    Fusion,
+    Hit,
+    LegScore,
+    Metadata,
+    MetadataValue,
+    Mode,
+    Query,
+    Recipe,
+    SearchResult,
+    ServerInfo,
+    TextDelta,
+    Usage,
+    VectorLike,
+    Version,
+    Wait,
+    WriteResult,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TLS",
+    "AnswerEvent",
+    "AsyncClient",
+    "Chunk",
+    "Citation",
+    "Client",
+    "Collection",
+    "Contexts",
+    "Document",
+    "Done",
+    "Embeddings",
+    "FinishReason",
+    "Fusion",
+    "Health",
+    "Hit",
+    "LegScore",
+    "Metadata",
+    "MetadataValue",
+    "Mode",
+    "Query",
+    "RagstoneError",
+    "Recipe",
+    "SearchResult",
+    "ServerInfo",
+    "TextDelta",
+    "Usage",
+    "VectorLike",
+    "Version",
+    "Wait",
+    "WriteResult",
+    "errors",
+]

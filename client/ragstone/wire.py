@@ -1,0 +1,429 @@
+"""The public values <-> protobuf, pure.
+
+``encode_x`` and ``decode_x`` are each other's inverse, but for what protobuf cannot carry: the numbers
+of recipes and stats travel as doubles (whole ones come back as ``int``), a datetime without a zone is
+taken as UTC, tuples in metadata come back as lists, and vectors as float32.
+
+Encoding raises ``InvalidArgument`` that names the field by its path in the request. Decoding refuses
+what the rules in the protos cannot express; the server checks those rules first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ragstone.errors import InvalidArgument
+from ragstone.fields import (
+    build,
+    decode_floats,
+    decode_metadata,
+    decode_options,
+    decode_time,
+    encode_choice,
+    encode_metadata,
+    encode_options,
+    encode_time,
+    encode_vector,
+)
+from ragstone.types import (
+    AnswerEvent,
+    Citation,
+    Collection,
+    Contexts,
+    Document,
+    Done,
+    FinishReason,
+    Fusion,
+    Hit,
+    LegScore,
+    Mode,
+    Query,
+    Recipe,
+    SearchResult,
+    ServerInfo,
+    TextDelta,
+    Usage,
+    VectorLike,
+    Version,
+    Wait,
+    WriteResult,
+)
+from ragstone.v1 import collections_pb2, retrieval_pb2, values_pb2
+
+MAX_TEXT_BYTES: Final = 8 * 2**20
+"""UTF-8 bytes of one document's text."""
+MAX_MESSAGE_BYTES: Final = 32 * 2**20
+"""What a server takes in one message, unless it is told otherwise."""
+MAX_DOCUMENTS: Final = 1000
+"""Documents of one request."""
+
+ToVector = Callable[[bytes], VectorLike]
+
+_Numbers = Mapping[str, Any]  # an enum's names to what the generated code takes for its numbers
+
+MODES: Final[_Numbers] = {mode: retrieval_pb2.Mode.Value(f"MODE_{mode.name}") for mode in Mode}
+WAITS: Final[_Numbers] = {wait: values_pb2.Wait.Value(f"WAIT_{wait.name}") for wait in Wait}
+FUSIONS: Final[_Numbers] = {
+    "weighted": retrieval_pb2.FUSION_KIND_WEIGHTED,
+    "rrf": retrieval_pb2.FUSION_KIND_RRF,
+}
+EMBED_KINDS: Final[_Numbers] = {
+    "query": retrieval_pb2.EMBED_KIND_QUERY,
+    "passage": retrieval_pb2.EMBED_KIND_PASSAGE,
+}
+_FINISHES: Final[_Numbers] = {
+    finish: retrieval_pb2.FinishReason.Value(f"FINISH_REASON_{finish.name}") for finish in FinishReason
+}
+_STATES: Final[_Numbers] = {
+    name.removeprefix("VERSION_STATE_").lower(): number
+    for name, number in values_pb2.VersionState.items()
+    if number
+}
+# The way back: number 0, unset, is the default.
+_MODE_OF: Final[Mapping[int, Mode]] = {0: Mode.HYBRID, **{MODES[mode]: mode for mode in Mode}}
+_WAIT_OF: Final[Mapping[int, Wait]] = {0: Wait.INDEXED, **{WAITS[wait]: wait for wait in Wait}}
+_FUSION_OF: Final[Mapping[int, str]] = {0: "weighted", **{number: name for name, number in FUSIONS.items()}}
+_EMBED_KIND_OF: Final[Mapping[int, str]] = {
+    0: "query",
+    **{number: name for name, number in EMBED_KINDS.items()},
+}
+_FINISH_OF: Final[Mapping[int, FinishReason]] = {_FINISHES[finish]: finish for finish in FinishReason}
+_STATE_OF: Final[Mapping[int, str]] = {number: state for state, number in _STATES.items()}
+
+
+# -- documents and writes ---------------------------------------------------------------------
+
+
+def encode_document(document: Document, at: str = "document.") -> values_pb2.Document:
+    """A document. Raises InvalidArgument under the path ``at``, also for a text above the limit."""
+    message = build(
+        values_pb2.Document,
+        at,
+        id=document.id,
+        text=document.text,
+        title=document.title,
+        metadata=encode_metadata(document.metadata, f"{at}metadata"),
+        language=document.language,
+        vector=encode_vector(document.vector, None, f"{at}vector"),
+    )
+    if len(document.text) * 4 > MAX_TEXT_BYTES and (size := len(document.text.encode())) > MAX_TEXT_BYTES:
+        raise InvalidArgument.at(f"{at}text", f"{size:,} bytes are above the limit of {MAX_TEXT_BYTES:,}")
+    return message
+
+
+def decode_document(
+    message: values_pb2.Document, at: str = "document.", *, vector: ToVector = decode_floats
+) -> Document:
+    """The reverse of ``encode_document``; ``vector`` makes a row of float32 bytes."""
+    return Document(
+        id=message.id,
+        text=message.text,
+        title=message.title,
+        metadata=decode_metadata(message.metadata, f"{at}metadata"),
+        language=message.language or None,
+        vector=vector(message.vector.values) if message.HasField("vector") else None,
+    )
+
+
+def decode_wait(number: int) -> Wait:
+    """What a write waits for; unset is ``INDEXED``."""
+    return _WAIT_OF[number]
+
+
+def encode_write_result(result: WriteResult) -> values_pb2.WriteResult:
+    """An acknowledgement."""
+    return values_pb2.WriteResult(
+        seq=result.seq, documents=result.documents, unchanged=result.unchanged, chunks=result.chunks
+    )
+
+
+def decode_write_result(message: values_pb2.WriteResult) -> WriteResult:
+    """The reverse of ``encode_write_result``."""
+    return WriteResult(
+        seq=message.seq, documents=message.documents, unchanged=message.unchanged, chunks=message.chunks
+    )
+
+
+# -- queries and results ----------------------------------------------------------------------
+
+
+def encode_query(query: Query, at: str = "query.") -> retrieval_pb2.Query:
+    """A query. Raises InvalidArgument under the path ``at``."""
+    if query.space is not None and query.vector is None:
+        raise InvalidArgument.at(f"{at}space", "belongs to a vector, and there is none")
+    return build(
+        retrieval_pb2.Query,
+        at,
+        text=query.text,
+        vector=encode_vector(query.vector, query.space, f"{at}vector"),
+        k=query.k,
+        mode=encode_choice(MODES, query.mode, f"{at}mode"),
+        filter=query.filter,
+        language=query.language,
+        fusion=None if query.fusion is None else _encode_fusion(query.fusion, f"{at}fusion."),
+        depth=query.depth,
+        explain=query.explain,
+        page_token=query.page_token,
+        min_seq=query.min_seq,
+    )
+
+
+def decode_query(message: retrieval_pb2.Query, *, vector: ToVector = decode_floats) -> Query:
+    """The reverse of ``encode_query``; ``vector`` makes a row of float32 bytes."""
+    given = message.HasField("vector")
+    return Query(
+        text=message.text,
+        vector=vector(message.vector.values) if given else None,
+        space=(message.vector.space or None) if given else None,
+        k=message.k if message.HasField("k") else 10,
+        mode=_MODE_OF[message.mode],
+        filter=message.filter,
+        language=message.language or None,
+        fusion=_decode_fusion(message.fusion) if message.HasField("fusion") else None,
+        depth=message.depth if message.HasField("depth") else None,
+        explain=message.explain,
+        page_token=message.page_token,
+        min_seq=message.min_seq if message.HasField("min_seq") else None,
+    )
+
+
+def _encode_fusion(fusion: Fusion, at: str) -> retrieval_pb2.Fusion:
+    return build(
+        retrieval_pb2.Fusion,
+        at,
+        kind=encode_choice(FUSIONS, fusion.kind, f"{at}kind"),
+        k=fusion.k,
+        dense_weight=fusion.dense_weight,
+        lexical_weight=fusion.lexical_weight,
+    )
+
+
+def _decode_fusion(message: retrieval_pb2.Fusion) -> Fusion:
+    given = {name: getattr(message, name) for name in _FUSION_OPTIONS if message.HasField(name)}
+    return Fusion(kind=_FUSION_OF[message.kind], **given)
+
+
+_FUSION_OPTIONS: Final = ("k", "dense_weight", "lexical_weight")
+
+
+def encode_hit(hit: Hit) -> retrieval_pb2.Hit:
+    """A hit."""
+    return retrieval_pb2.Hit(
+        chunk_id=hit.chunk_id,
+        document_id=hit.document_id,
+        score=hit.score,
+        text=hit.text,
+        title=hit.title,
+        metadata=encode_metadata(hit.metadata),
+        start=hit.start,
+        end=hit.end,
+        legs=[
+            retrieval_pb2.LegScore(leg=leg.leg, rank=leg.rank, score=leg.score, contribution=leg.contribution)
+            for leg in hit.legs
+        ],
+    )
+
+
+def decode_hit(message: retrieval_pb2.Hit) -> Hit:
+    """The reverse of ``encode_hit``."""
+    return Hit(
+        chunk_id=message.chunk_id,
+        document_id=message.document_id,
+        score=message.score,
+        text=message.text,
+        title=message.title,
+        metadata=decode_metadata(message.metadata),
+        start=message.start,
+        end=message.end,
+        legs=tuple(
+            LegScore(leg=leg.leg, rank=leg.rank, score=leg.score, contribution=leg.contribution)
+            for leg in message.legs
+        ),
+    )
+
+
+def encode_result(result: SearchResult) -> retrieval_pb2.SearchResult:
+    """A page of hits."""
+    return retrieval_pb2.SearchResult(
+        hits=[encode_hit(hit) for hit in result.hits],
+        version=result.version,
+        space=result.space,
+        seq=result.seq,
+        degraded=result.degraded,
+        timings_ms=result.timings_ms,
+        next_page_token=result.next_page_token,
+    )
+
+
+def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
+    """The reverse of ``encode_result``."""
+    return SearchResult(
+        hits=tuple(decode_hit(hit) for hit in message.hits),
+        version=message.version,
+        space=message.space,
+        seq=message.seq,
+        degraded=tuple(message.degraded),
+        timings_ms=dict(message.timings_ms),
+        next_page_token=message.next_page_token,
+    )
+
+
+def decode_embed_kind(number: int) -> str:
+    """``query`` or ``passage``; unset is ``query``."""
+    return _EMBED_KIND_OF[number]
+
+
+# -- answers ----------------------------------------------------------------------------------
+
+
+def encode_event(event: AnswerEvent) -> retrieval_pb2.AnswerResponse:
+    """One event of an answer."""
+    match event:
+        case TextDelta():
+            return retrieval_pb2.AnswerResponse(text_delta=retrieval_pb2.TextDelta(text=event.text))
+        case Contexts():
+            return retrieval_pb2.AnswerResponse(
+                contexts=retrieval_pb2.Contexts(
+                    hits=[encode_hit(hit) for hit in event.hits],
+                    version=event.version,
+                    space=event.space,
+                    seq=event.seq,
+                    degraded=event.degraded,
+                )
+            )
+        case Citation():
+            cited = {name: getattr(event, name) for name in _CITATION}
+            return retrieval_pb2.AnswerResponse(citation=retrieval_pb2.Citation(**cited))
+        case Usage():
+            used = {name: getattr(event, name) for name in _USAGE}
+            return retrieval_pb2.AnswerResponse(usage=retrieval_pb2.Usage(**used))
+        case Done():
+            finish = _FINISHES[event.finish_reason]
+            done = retrieval_pb2.Done(finish_reason=finish, timings_ms=event.timings_ms)
+            return retrieval_pb2.AnswerResponse(done=done)
+
+
+def decode_event(message: retrieval_pb2.AnswerResponse) -> AnswerEvent | None:
+    """The reverse of ``encode_event``; ``None`` for an event that this version does not know."""
+    kind = message.WhichOneof("event")
+    return None if kind is None else _EVENTS[kind](getattr(message, kind))
+
+
+def _decode_contexts(message: retrieval_pb2.Contexts) -> Contexts:
+    return Contexts(
+        hits=tuple(decode_hit(hit) for hit in message.hits),
+        version=message.version,
+        space=message.space,
+        seq=message.seq,
+        degraded=tuple(message.degraded),
+    )
+
+
+def _decode_done(message: retrieval_pb2.Done) -> Done:
+    finish = _FINISH_OF.get(message.finish_reason, FinishReason.COMPLETE)
+    return Done(finish_reason=finish, timings_ms=dict(message.timings_ms))
+
+
+_CITATION: Final = ("chunk_id", "document_id", "start", "end", "answer_start", "answer_end", "quote")
+_USAGE: Final = ("prompt_tokens", "cached_tokens", "completion_tokens")
+_EVENTS: Final[Mapping[str, Callable[[Any], AnswerEvent]]] = {
+    "contexts": _decode_contexts,
+    "text_delta": lambda message: TextDelta(text=message.text),
+    "citation": lambda message: Citation(**{name: getattr(message, name) for name in _CITATION}),
+    "usage": lambda message: Usage(**{name: getattr(message, name) for name in _USAGE}),
+    "done": _decode_done,
+}
+
+
+# -- collections and versions -----------------------------------------------------------------
+
+
+def encode_recipe(recipe: Recipe, at: str = "recipe.") -> values_pb2.Recipe:
+    """A recipe. Raises InvalidArgument naming the section."""
+    sections = {name: encode_options(getattr(recipe, name), at + name) for name in _SECTIONS}
+    return values_pb2.Recipe(**sections)
+
+
+def decode_recipe(message: values_pb2.Recipe) -> Recipe:
+    """The reverse of ``encode_recipe``."""
+    return Recipe(**{name: decode_options(getattr(message, name)) for name in _SECTIONS})
+
+
+_SECTIONS: Final = ("embedder", "chunker", "index", "lexical", "fusion", "reranker")
+
+
+def encode_version(version: Version) -> values_pb2.Version:
+    """An index version."""
+    return values_pb2.Version(
+        name=version.name,
+        collection=version.collection,
+        state=_STATES.get(version.state, values_pb2.VERSION_STATE_UNSPECIFIED),
+        recipe=encode_recipe(version.recipe),
+        space=version.space,
+        dim=version.dim,
+        applied_seq=version.applied_seq,
+        created_at=encode_time(version.created_at),
+        stats=encode_options(version.stats, "stats"),
+    )
+
+
+def decode_version(message: values_pb2.Version) -> Version:
+    """The reverse of ``encode_version``; a state that this version does not know is ``unknown``."""
+    return Version(
+        name=message.name,
+        collection=message.collection,
+        state=_STATE_OF.get(message.state, "unknown"),
+        recipe=decode_recipe(message.recipe),
+        space=message.space,
+        dim=message.dim,
+        applied_seq=message.applied_seq,
+        created_at=decode_time(message.created_at),
+        stats=decode_options(message.stats),
+    )
+
+
+def encode_collection(collection: Collection) -> collections_pb2.Collection:
+    """A collection."""
+    return collections_pb2.Collection(
+        name=collection.name,
+        serving=encode_version(collection.serving),
+        documents=collection.documents,
+        chunks=collection.chunks,
+        seq=collection.seq,
+        created_at=encode_time(collection.created_at),
+    )
+
+
+def decode_collection(message: collections_pb2.Collection) -> Collection:
+    """The reverse of ``encode_collection``."""
+    return Collection(
+        name=message.name,
+        serving=decode_version(message.serving),
+        documents=message.documents,
+        chunks=message.chunks,
+        seq=message.seq,
+        created_at=decode_time(message.created_at),
+    )
+
+
+def encode_info(info: ServerInfo) -> retrieval_pb2.GetInfoResponse:
+    """What a server is."""
+    return retrieval_pb2.GetInfoResponse(
+        version=info.version,
+        max_message_bytes=info.max_message_bytes,
+        max_k=info.max_k,
+        max_batch=info.max_batch,
+        embedder=info.embedder,
+    )
+
+
+def decode_info(message: retrieval_pb2.GetInfoResponse) -> ServerInfo:
+    """The reverse of ``encode_info``."""
+    return ServerInfo(
+        version=message.version,
+        max_message_bytes=message.max_message_bytes,
+        max_k=message.max_k,
+        max_batch=message.max_batch,
+        embedder=dict(message.embedder),
+    )

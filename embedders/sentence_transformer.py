@@ -1,0 +1,311 @@
+"""Any Sentence Transformers model, on this machine's CPU or GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from embedders.base import Embedder, Space, Vectors
+from embedders.batching import Batcher, BatchLimits
+from embedders.options import parse_options
+from embedders.packed_bert import PackedBert, pack_linears, packing_available
+from embedders.weights import DEFAULT_MODEL, Weights, find_weights
+from ragstone.errors import BackendUnavailable, InvalidArgument
+
+TokenIds = NDArray[np.int64]
+Forward = Callable[[Tensor, Tensor | None], Tensor]
+"""Int64 ids ``(n, length)`` and a bool mask (None: no padding) to float32 ``(n, dim)``."""
+
+_INLINE_CHARS: Final = 4_000
+"""Up to so many characters are tokenised on the event loop: quicker than a hop to a thread."""
+_AGREEMENT: Final = 0.99999
+_PROBES: Final = (
+    "what is a lighthouse?",
+    "A lighthouse is a tower with a bright light at its top.",
+    "It stands on the coast, and guides ships at night, in fog and past rocks; " * 4,
+)
+
+
+class Options(BaseModel, frozen=True, extra="forbid"):
+    """The recipe's ``embedder`` options; None leaves the choice to the model or the machine."""
+
+    model: str = Field(DEFAULT_MODEL, min_length=1)
+    """A model id or a folder."""
+    revision: str | None = None
+    max_tokens: int | None = Field(None, ge=4, le=131_072)
+    """Longer texts are cut here."""
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(None, ge=1, le=256)
+    """Threads that run the model, each on one core."""
+    batch_tokens: int | None = Field(None, ge=16, le=1_048_576)
+    queue_tokens: int = Field(262_144, ge=16)
+
+
+async def open_embedder(options: Mapping[str, Any]) -> Embedder:
+    """Find, verify and load the model, off the event loop.
+
+    Raises InvalidArgument for wrong options or a model that does not fit, BackendUnavailable when the model or
+    the device is not there, CorruptIndex when its weights are damaged.
+    """
+    parsed = parse_options(Options, options)
+    return await asyncio.to_thread(_load, parsed)
+
+
+def _load(options: Options) -> SentenceTransformerEmbedder:
+    device = _device(options.device)
+    weights = find_weights(options.model, options.revision)
+    # OpenMP's threads spin at their barriers; beside any busy neighbour (the event loop, a search) that makes a
+    # model some thirty times slower. One thread a call, and as many calls at once as there are cores, is as
+    # fast on an idle machine and stays so on a busy one.
+    torch.set_num_threads(1)
+    model = _open_model(weights.path, device)
+    return SentenceTransformerEmbedder(model, weights, options)
+
+
+class SentenceTransformerEmbedder:
+    """An ``Embedder`` over a loaded ``SentenceTransformer``, batched by tokens."""
+
+    def __init__(self, model: SentenceTransformer, weights: Weights, options: Options) -> None:
+        backend = getattr(model.tokenizer, "_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise _wrong_model(f"{weights.name} has no fast tokenizer")
+        self._tokenizer = _copy(backend)
+        self._truncating = _copy(backend)
+        max_tokens = _max_tokens(model, options.max_tokens)
+        self._truncating.enable_truncation(max_tokens)
+        self._space = Space(
+            name=weights.name,
+            dim=_dim(model),
+            digest=weights.digest,
+            pooling=_pooling(model),
+            query_prompt=_prompt(model, options.query_prompt, "query"),
+            passage_prompt=_prompt(model, options.passage_prompt, "document", "passage"),
+            max_tokens=max_tokens,
+        )
+        _refuse_unpooled_prompts(model, self._space)
+        self._pad = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
+        self._device = model.device
+        self._forward = _fastest(model, self._tokenise(list(_PROBES)), self._pad)
+        self._batcher: Batcher[TokenIds] = Batcher(
+            self._run, dim=self._space.dim, limits=_limits(options, model)
+        )
+
+    @property
+    def space(self) -> Space:
+        """The space of every vector that this embedder makes."""
+        return self._space
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The model's tokenizer, without truncation or padding."""
+        return self._tokenizer
+
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Float32 ``(len(texts), dim)``; before passages. Raises Overloaded, BackendUnavailable."""
+        return await self._embed(self._space.query_prompt, texts, bulk=False)
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Float32 ``(len(texts), dim)``; waits for room in the queue. Raises BackendUnavailable."""
+        return await self._embed(self._space.passage_prompt, texts, bulk=True)
+
+    async def close(self) -> None:
+        """Finish what was accepted, then end the model's threads."""
+        await self._batcher.close()
+
+    async def _embed(self, prompt: str, texts: Sequence[str], *, bulk: bool) -> Vectors:
+        prompted = [prompt + text for text in texts] if prompt else list(texts)
+        if sum(map(len, prompted)) <= _INLINE_CHARS:
+            ids = self._tokenise(prompted)
+        else:
+            ids = await asyncio.to_thread(self._tokenise, prompted)
+        return await self._batcher.submit(ids, list(map(len, ids)), bulk=bulk)
+
+    def _tokenise(self, texts: list[str]) -> list[TokenIds]:
+        if len(texts) == 1:
+            return [np.array(self._truncating.encode(texts[0]).ids, np.int64)]
+        return [np.array(e.ids, np.int64) for e in self._truncating.encode_batch_fast(texts)]
+
+    def _run(self, batch: Sequence[TokenIds]) -> Vectors:
+        """One batch through the model; called by the batcher's threads."""
+        try:
+            with torch.inference_mode():
+                return _embed_batch(self._forward, batch, self._pad, self._device)
+        except RuntimeError as exc:
+            raise BackendUnavailable(f"the embedding model {self._space.name} failed: {exc}") from exc
+
+
+def _embed_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: torch.device) -> Vectors:
+    lengths = [len(ids) for ids in batch]
+    longest = max(lengths)
+    padded = np.full((len(batch), longest), pad, np.int64)
+    for row, ids in zip(padded, batch, strict=True):
+        row[: len(ids)] = ids
+    mask = None
+    if min(lengths) < longest:
+        mask = torch.from_numpy(np.arange(longest) < np.array(lengths)[:, None]).to(device)
+    pooled = forward(torch.from_numpy(padded).to(device), mask)
+    unit = torch.nn.functional.normalize(pooled, dim=-1)
+    vectors: Vectors = unit.float().cpu().numpy()
+    return vectors
+
+
+# -- forward passes ----------------------------------------------------------------------------
+
+
+def _fastest(model: SentenceTransformer, probes: Sequence[TokenIds], pad: int) -> Forward:
+    """The quickest forward pass that gives this model's own vectors.
+
+    Packed weights reach operators of PyTorch that carry no promise between versions, hence the comparison.
+    """
+    plain = _whole_model(model)
+    if model.device.type != "cpu" or not packing_available():
+        return plain
+    with torch.inference_mode():
+        wanted = _embed_batch(plain, probes, pad, model.device)
+        for candidate in _packed_forwards(model):
+            if _agrees(candidate, wanted, probes, pad):
+                return candidate
+    return plain
+
+
+def _packed_forwards(model: SentenceTransformer) -> Iterator[Forward]:
+    """Faster passes that may fit this model, the fastest first."""
+    bert = _bert_of(model)
+    if bert is not None:
+        yield _mean_of(PackedBert(bert))
+    packed = deepcopy(model)
+    pack_linears(packed)
+    yield _whole_model(packed)
+
+
+def _agrees(forward: Forward, wanted: Vectors, probes: Sequence[TokenIds], pad: int) -> bool:
+    try:
+        got = _embed_batch(forward, probes, pad, torch.device("cpu"))
+    except (RuntimeError, AttributeError):  # some architectures read their layers' weights themselves
+        return False
+    return bool(((got * wanted).sum(axis=1) >= _AGREEMENT).all())
+
+
+def _whole_model(model: SentenceTransformer) -> Forward:
+    """The model as its authors wrote it, all modules in turn."""
+
+    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
+        attention = torch.ones_like(ids) if mask is None else mask.long()
+        pooled: Tensor = model({"input_ids": ids, "attention_mask": attention})["sentence_embedding"]
+        return pooled
+
+    return forward
+
+
+def _mean_of(bert: PackedBert) -> Forward:
+    """Mean pooling over the tokens that are no padding."""
+
+    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
+        tokens = bert(ids, mask)
+        if mask is None:
+            return tokens.mean(dim=1)
+        weight = mask.to(tokens.dtype).unsqueeze(-1)
+        return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+    return forward
+
+
+def _bert_of(model: SentenceTransformer) -> Any | None:
+    """The BERT of a model that is nothing but BERT, mean pooling and normalisation."""
+    modules = list(model)
+    kinds = [type(module) for module in modules]
+    if kinds not in ([Transformer, Pooling], [Transformer, Pooling, Normalize]) or _pooling(model) != "mean":
+        return None
+    bert = modules[0].auto_model
+    return bert if PackedBert.fits(bert) else None
+
+
+# -- facts about a model -----------------------------------------------------------------------
+
+
+def _open_model(path: Path, device: str) -> SentenceTransformer:
+    transformers_logging.disable_progress_bar()  # a server's log is no terminal
+    try:
+        model = SentenceTransformer(
+            str(path), device=device, local_files_only=True, model_kwargs={"torch_dtype": torch.float32}
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as exc:
+        raise _wrong_model(f"{path} is not a Sentence Transformers model that loads: {exc}") from exc
+    return model.eval().requires_grad_(False)
+
+
+def _device(wanted: str) -> str:
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise BackendUnavailable("recipe.embedder.device is cuda, and PyTorch sees no CUDA device")
+    return "cuda" if available and wanted != "cpu" else "cpu"
+
+
+def _limits(options: Options, model: SentenceTransformer) -> BatchLimits:
+    """A CPU core does some 20,000 tokens a second: bulk batches of 1,024 keep a query's wait below 50 ms."""
+    on_cpu = model.device.type == "cpu"
+    workers = options.workers or (len(os.sched_getaffinity(0)) if on_cpu else 1)
+    tokens = options.batch_tokens or (1_024 if on_cpu else 16_384)
+    return BatchLimits(
+        workers=workers, query_tokens=tokens, bulk_tokens=tokens, queue_tokens=options.queue_tokens
+    )
+
+
+def _max_tokens(model: SentenceTransformer, wanted: int | None) -> int:
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    positions = getattr(config, "max_position_embeddings", None) or 131_072
+    if wanted is not None and wanted > positions:
+        raise InvalidArgument.at("recipe.embedder.max_tokens", f"the model has {positions} positions")
+    return int(wanted or min(model.max_seq_length or positions, positions))
+
+
+def _dim(model: SentenceTransformer) -> int:
+    dim = model.get_embedding_dimension()
+    if not dim:
+        raise _wrong_model("the model does not tell its dimension")
+    return int(dim)
+
+
+def _pooling(model: SentenceTransformer) -> str:
+    return next((str(m.pooling_mode) for m in model if isinstance(m, Pooling)), "")
+
+
+def _prompt(model: SentenceTransformer, wanted: str | None, *names: str) -> str:
+    """The prompt asked for, or the model's own first one of ``names``."""
+    if wanted is not None:
+        return wanted
+    return next((model.prompts[name] for name in names if model.prompts.get(name)), "")
+
+
+def _refuse_unpooled_prompts(model: SentenceTransformer, space: Space) -> None:
+    included = all(getattr(m, "include_prompt", True) for m in model)
+    if not included and (space.query_prompt or space.passage_prompt):
+        raise _wrong_model(f"{space.name} leaves prompts out of its pooling: not supported")
+
+
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer of our own: truncation and padding are mutable state of the model's."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
+def _wrong_model(description: str) -> InvalidArgument:
+    return InvalidArgument.at("recipe.embedder.model", description)

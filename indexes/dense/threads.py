@@ -1,0 +1,57 @@
+"""The threads of one index: a few that search, a few that write, and one of low priority that builds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
+
+import faiss
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_BUILD_NICENESS: Final = 10
+
+
+class Threads:
+    """Executors whose threads start when first needed. FAISS runs on one core in each of them."""
+
+    def __init__(self, search_threads: int = 2) -> None:
+        self.search_threads: Final = search_threads
+        one_core = partial(faiss.omp_set_num_threads, 1)
+        self._search = ThreadPoolExecutor(search_threads, "index-search", one_core)
+        self._write = ThreadPoolExecutor(2, "index-write", one_core)
+        self._build = ThreadPoolExecutor(1, "index-build", _become_low_priority)
+
+    @property
+    def search_pool(self) -> Executor:
+        """The threads for searches."""
+        return self._search
+
+    async def write(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run work that a caller is waiting for."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._write, partial(work, *args, **kwargs))
+
+    async def build(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run long work that nobody is waiting for, out of the way of all else."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._build, partial(work, *args, **kwargs))
+
+    async def close(self) -> None:
+        """Drop what has not begun and wait for what has."""
+        for pool in (self._search, self._write, self._build):
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+
+
+def _become_low_priority() -> None:
+    faiss.omp_set_num_threads(1)
+    with suppress(OSError, AttributeError):
+        # On Linux a niceness belongs to a thread.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BUILD_NICENESS)

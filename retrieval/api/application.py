@@ -1,0 +1,119 @@
+"""What the API serves: the calls that the application behind it answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragstone.types import (
+    AnswerEvent,
+    Collection,
+    Document,
+    Query,
+    Recipe,
+    SearchResult,
+    ServerInfo,
+    Version,
+    Wait,
+    WriteResult,
+)
+
+
+class Application(Protocol):
+    """Every call of the API on public values. Vectors are float32 rows; errors are ``ragstone.errors``.
+
+    ``deadline_s`` is how many seconds the caller still waits; ``None`` is no deadline. A call whose
+    caller went away is cancelled.
+    """
+
+    async def create_collection(self, name: str, recipe: Recipe) -> Collection:
+        """Raises AlreadyExists, or InvalidArgument naming what is wrong in the recipe."""
+        ...
+
+    async def get_collection(self, name: str) -> Collection:
+        """Raises NotFound, as every call for a collection does."""
+        ...
+
+    async def list_collections(self) -> list[Collection]:
+        """All collections, by name."""
+        ...
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and all that it holds."""
+        ...
+
+    async def compact(self, name: str) -> Collection:
+        """Merge the small parts of the serving version."""
+        ...
+
+    async def versions(self, collection: str) -> list[Version]:
+        """All index versions, oldest first."""
+        ...
+
+    async def get_version(self, collection: str, name: str) -> Version:
+        """One index version."""
+        ...
+
+    async def upsert(
+        self, collection: str, documents: Sequence[Document], *, request_id: str, wait: Wait, tenant: str
+    ) -> WriteResult:
+        """Store documents, all or none; durable on return. Ids are unique within the call."""
+        ...
+
+    async def delete(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str],
+        filter: str,
+        request_id: str,
+        wait: Wait,
+        tenant: str,
+    ) -> WriteResult:
+        """Delete by ``ids``, or by ``filter`` where that is not empty; durable on return."""
+        ...
+
+    async def get_document(self, collection: str, id: str) -> Document:
+        """One document."""
+        ...
+
+    async def list_documents(
+        self, collection: str, *, page_size: int, page_token: str
+    ) -> tuple[list[Document], str]:
+        """A page of documents by id, and the token of the next page, empty on the last."""
+        ...
+
+    async def search(
+        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+    ) -> SearchResult:
+        """One search."""
+        ...
+
+    async def batch_search(
+        self, collection: str, queries: Sequence[Query], *, tenant: str, deadline_s: float | None
+    ) -> list[SearchResult]:
+        """One result a query, in their order."""
+        ...
+
+    def answer(
+        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+    ) -> AsyncIterator[AnswerEvent]:
+        """The events of one answer. Closing the iterator stops the work."""
+        ...
+
+    async def embed(
+        self, collection: str, texts: Sequence[str], *, kind: str
+    ) -> tuple[NDArray[np.float32], str]:
+        """Vectors ``(len(texts), dim)`` and their space; ``kind`` is ``query`` or ``passage``."""
+        ...
+
+    async def info(self) -> ServerInfo:
+        """What the server is and what it accepts."""
+        ...
+
+    async def close(self) -> None:
+        """Checkpoint and release everything. Called once, after the last call has ended."""
+        ...

@@ -1,0 +1,62 @@
+"""The service Collections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ragstone import wire
+from ragstone.v1 import collections_pb2 as pb
+from retrieval.api.application import Application
+from retrieval.api.interceptors import Caller, Edge
+
+
+class CollectionsServicer:
+    """Decode, call, encode."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def handlers(self, edge: Edge) -> dict[str, Any]:
+        """Method name -> gRPC handler."""
+        return {
+            "CreateCollection": edge.unary(pb.CreateCollectionRequest, self.create, admit=False),
+            "GetCollection": edge.unary(pb.GetCollectionRequest, self.get, admit=False),
+            "ListCollections": edge.unary(pb.ListCollectionsRequest, self.list_all, admit=False),
+            "DeleteCollection": edge.unary(pb.DeleteCollectionRequest, self.delete, admit=False),
+            "CompactCollection": edge.unary(pb.CompactCollectionRequest, self.compact, admit=False),
+        }
+
+    async def create(
+        self, request: pb.CreateCollectionRequest, caller: Caller
+    ) -> pb.CreateCollectionResponse:
+        """CreateCollection."""
+        collection = await self._app.create_collection(request.name, wire.decode_recipe(request.recipe))
+        return pb.CreateCollectionResponse(collection=wire.encode_collection(collection))
+
+    async def get(self, request: pb.GetCollectionRequest, caller: Caller) -> pb.GetCollectionResponse:
+        """GetCollection."""
+        collection = await self._app.get_collection(request.name)
+        return pb.GetCollectionResponse(collection=wire.encode_collection(collection))
+
+    async def list_all(
+        self, request: pb.ListCollectionsRequest, caller: Caller
+    ) -> pb.ListCollectionsResponse:
+        """ListCollections."""
+        collections = await self._app.list_collections()
+        return pb.ListCollectionsResponse(
+            collections=[wire.encode_collection(found) for found in collections]
+        )
+
+    async def delete(
+        self, request: pb.DeleteCollectionRequest, caller: Caller
+    ) -> pb.DeleteCollectionResponse:
+        """DeleteCollection."""
+        await self._app.delete_collection(request.name)
+        return pb.DeleteCollectionResponse()
+
+    async def compact(
+        self, request: pb.CompactCollectionRequest, caller: Caller
+    ) -> pb.CompactCollectionResponse:
+        """CompactCollection."""
+        collection = await self._app.compact(request.name)
+        return pb.CompactCollectionResponse(collection=wire.encode_collection(collection))

@@ -1,0 +1,104 @@
+"""Following the journal: restarts, models that fail, passages that a model refuses."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from ragstone.errors import BackendUnavailable, Internal
+from ragstone.types import Document, Mode, Query, Recipe, Wait
+
+from embedders.hashing import HashingEmbedder
+from retrieval.config import Settings
+from retrieval.wiring import build
+from tests.app.conftest import App
+
+DOCUMENTS = [Document(id=str(i), text=f"passage number {i} about the sea") for i in range(30)]
+
+
+async def test_a_restart_serves_what_was_written(settings: Settings) -> None:
+    for kind in ("flat", "hnsw"):
+        first = App(await build(settings))
+        await first.ragstone.create_collection(kind, Recipe(index={"kind": kind}))
+        await first.upsert(*DOCUMENTS, collection=kind)
+        await first.delete("7", collection=kind)
+        before = await first.found(Query(text="passage about the sea", k=50), kind)
+        await first.ragstone.close()
+
+        second = App(await build(settings))
+        assert await second.found(Query(text="passage about the sea", k=50), kind) == before
+        await second.ragstone.close()
+
+
+async def test_what_was_committed_but_not_indexed_is_indexed_after_a_restart(settings: Settings) -> None:
+    first = App(await build(settings))
+    await first.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
+    await first.upsert(*DOCUMENTS, wait=Wait.COMMITTED)
+    await first.ragstone.close()
+
+    second = App(await build(settings))
+    for mode in Mode:
+        assert len(await second.found(Query(text="passage about the sea", mode=mode, k=50))) == 30
+    await second.ragstone.close()
+
+
+async def test_a_model_that_is_away_delays_indexing_and_loses_nothing(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = HashingEmbedder.embed_passages
+    calls = 0
+
+    async def flaky(self: HashingEmbedder, texts: Sequence[str]) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise BackendUnavailable("the model is away")
+        return await real(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", flaky)
+    await app.upsert(*DOCUMENTS)
+    assert len(await app.found(Query(text="sea", mode=Mode.DENSE, k=50))) == 30
+    assert calls == 3
+
+
+async def test_a_passage_that_the_model_refuses_is_parked_counted_and_found_by_its_words(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = HashingEmbedder.embed_passages
+
+    async def picky(self: HashingEmbedder, texts: Sequence[str]) -> np.ndarray:
+        if any("number 13" in text for text in texts):
+            raise Internal("cannot embed this")
+        return await real(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", picky)
+    await app.upsert(*DOCUMENTS)
+    stats = (await app.ragstone.get_collection("docs")).serving.stats
+    assert stats["parked_chunks"] == 1
+    assert len(await app.found(Query(text="sea", mode=Mode.DENSE, k=50))) == 29
+    assert "13" in await app.found(Query(text="number 13", mode=Mode.LEXICAL, k=5))
+
+
+async def test_identical_texts_are_embedded_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = HashingEmbedder.embed_passages
+    embedded: list[str] = []
+
+    async def counting(self: HashingEmbedder, texts: Sequence[str]) -> np.ndarray:
+        embedded.extend(texts)
+        return await real(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", counting)
+    await app.upsert(*(Document(id=str(i), text="the very same words") for i in range(5)))
+    await app.upsert(Document(id="later", text="the very same words"))
+    assert embedded == ["the very same words"]
+    assert len(await app.found(Query(text="same words", mode=Mode.DENSE))) == 6
+
+
+async def test_a_caller_that_leaves_does_not_stop_others_from_being_indexed(app: App) -> None:
+    tasks = [asyncio.create_task(app.upsert(document)) for document in DOCUMENTS]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    acknowledged = {d.id for d, r in zip(DOCUMENTS, results, strict=True) if not isinstance(r, BaseException)}
+    assert acknowledged <= set(await app.found(Query(text="sea", k=50)))
