@@ -45,7 +45,7 @@ class BatchLimits:
 
 
 class _Call:
-    """One ``submit``: where its rows go, and who waits for them. Shared fields change under the batcher's lock."""
+    """One ``submit``: where its rows go and who waits. ``missing`` changes under the batcher's lock."""
 
     def __init__(self, rows: int, dim: int, loop: asyncio.AbstractEventLoop) -> None:
         self.out: Vectors = np.empty((rows, dim), np.float32)
@@ -109,7 +109,7 @@ class _Lane(Generic[Item]):
         self._by_length = [entry for entry in self._by_length if not entry.taken]
 
     def take(self, budget: int) -> list[_Entry[Item]]:
-        """The oldest entry and its neighbours in length, at most ``budget`` tokens with padding; at least one."""
+        """The oldest entry and its neighbours in length: one, or up to ``budget`` tokens with padding."""
         while self._by_age[0].taken:
             self._by_age.popleft()
         oldest = self._by_age.popleft()
@@ -170,8 +170,9 @@ class Batcher(Generic[Item]):
     async def submit(self, items: Sequence[Item], tokens: Sequence[int], *, bulk: bool = False) -> Vectors:
         """Float32 ``(len(items), dim)``, in the order of ``items``; ``tokens`` is the length of each.
 
-        A full queue makes ``bulk`` wait, and anything else raise Overloaded. Raises what ``run`` raises, Internal
-        for rows that are not finite, and BackendUnavailable after ``close``. Cancelling drops what was not begun.
+        A full queue makes ``bulk`` wait, and anything else raise Overloaded. Raises the RagstoneError that
+        ``run`` raises, Internal for any other failure and for rows that are not finite, BackendUnavailable
+        after ``close``. Cancelling drops what was not begun.
         """
         if self._closing:
             raise BackendUnavailable("the embedder is closed")
@@ -323,7 +324,7 @@ class Batcher(Generic[Item]):
             rows = self._run([entry.item for entry in batch])
             if rows.shape != (len(batch), self._dim):
                 raise Internal(f"the model returned shape {rows.shape} for {len(batch)} texts of {self._dim}")
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - a worker outlives any failure, and its callers get it
             calls = list(dict.fromkeys(entry.call for entry in batch))
             if len(calls) == 1:
                 self._fail(calls, exc)
@@ -334,8 +335,8 @@ class Batcher(Generic[Item]):
         self._deliver(batch, rows)
 
     def _deliver(self, batch: Sequence[_Entry[Item]], rows: Vectors) -> None:
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
+        finite = np.isfinite(rows).all(axis=1).tolist()
+        if not all(finite):
             broken = dict.fromkeys(e.call for e, fine in zip(batch, finite, strict=True) if not fine)
             self._fail(broken, Internal("the model returned a vector that is not finite"))
         with self._changed:

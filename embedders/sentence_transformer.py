@@ -60,8 +60,8 @@ class Options(BaseModel, frozen=True, extra="forbid"):
 async def open_embedder(options: Mapping[str, Any]) -> Embedder:
     """Find, verify and load the model, off the event loop.
 
-    Raises InvalidArgument for wrong options or a model that does not fit, BackendUnavailable when the model or
-    the device is not there, CorruptIndex when its weights are damaged.
+    Raises InvalidArgument for wrong options or a model that does not fit, BackendUnavailable when the model
+    or the device is not there, CorruptIndex when its weights are damaged.
     """
     parsed = parse_options(Options, options)
     return await asyncio.to_thread(_load, parsed)
@@ -70,9 +70,9 @@ async def open_embedder(options: Mapping[str, Any]) -> Embedder:
 def _load(options: Options) -> SentenceTransformerEmbedder:
     device = _device(options.device)
     weights = find_weights(options.model, options.revision)
-    # OpenMP's threads spin at their barriers; beside any busy neighbour (the event loop, a search) that makes a
-    # model some thirty times slower. One thread a call, and as many calls at once as there are cores, is as
-    # fast on an idle machine and stays so on a busy one.
+    # OpenMP's threads spin at their barriers; beside any busy neighbour (the event loop, a search) that makes
+    # a model some thirty times slower. One thread a call, and as many calls at once as there are cores, is
+    # as fast on an idle machine and stays so on a busy one.
     torch.set_num_threads(1)
     model = _open_model(weights.path, device)
     return SentenceTransformerEmbedder(model, weights, options)
@@ -240,7 +240,7 @@ def _bert_of(model: SentenceTransformer) -> Any | None:
 
 
 def _open_model(path: Path, device: str) -> SentenceTransformer:
-    transformers_logging.disable_progress_bar()  # a server's log is no terminal
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # a log is no terminal
     try:
         model = SentenceTransformer(
             str(path), device=device, local_files_only=True, model_kwargs={"torch_dtype": torch.float32}
@@ -290,7 +290,7 @@ def _prompt(model: SentenceTransformer, wanted: str | None, *names: str) -> str:
     """The prompt asked for, or the model's own first one of ``names``."""
     if wanted is not None:
         return wanted
-    return next((model.prompts[name] for name in names if model.prompts.get(name)), "")
+    return next((prompt for name in names if (prompt := model.prompts.get(name))), "")
 
 
 def _refuse_unpooled_prompts(model: SentenceTransformer, space: Space) -> None:

@@ -50,7 +50,7 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of the weights under ``path``: of the file where there is one, of names and digests of several."""
+    """SHA-256 of the one file of weights under ``path``, or of the names and digests of several."""
     files = _weight_files(path)
     if not files:
         raise _wrong_model(f"{path} holds no *.safetensors and no pytorch_model*.bin")
@@ -114,9 +114,9 @@ def _packaged(model: str) -> Path | None:
 
 
 def _downloaded(model: str, revision: str | None) -> Path:
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-    from httpx import HTTPError
 
     try:
         return Path(snapshot_download(model, revision=revision, ignore_patterns=_NOT_NEEDED))

@@ -211,10 +211,7 @@ class Ragstone:
         self, collection: str, queries: Sequence[Query], *, tenant: str, deadline_s: float | None
     ) -> list[SearchResult]:
         """Many searches, each answered as if alone; all or an error."""
-        serving = self._collections.get(collection)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._searcher.search(serving, query)) for query in queries]
-        return [task.result() for task in tasks]
+        return await self._searcher.search_many(self._collections.get(collection), queries)
 
     async def answer(
         self, collection: str, query: Query, *, tenant: str, deadline_s: float | None

@@ -73,6 +73,12 @@ class InvalidArgument(RagstoneError):
             metadata=metadata,
         )
 
+    def within(self, path: str) -> Self:
+        """The same error, seen from outside: its fields are parts of ``path``."""
+        violations = tuple(FieldViolation(f"{path}.{v.field}", v.description) for v in self.violations)
+        message = "; ".join(f"{v.field}: {v.description}" for v in violations) or f"{path}: {self.message}"
+        return type(self)(message, violations=violations, metadata=self.metadata)
+
 
 class InvalidFilter(InvalidArgument):
     """A filter expression does not parse; ``column`` counts from 1."""

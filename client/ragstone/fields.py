@@ -113,27 +113,23 @@ def encode_vector(vector: VectorLike | None, space: str | None, at: str) -> valu
 # -- metadata ---------------------------------------------------------------------------------
 
 
-def encode_metadata(metadata: Metadata, at: str = "metadata") -> dict[str, values_pb2.Value]:
-    """The map field of metadata. Raises InvalidArgument at ``at["key"]``."""
+def put_metadata(fields: Any, metadata: Metadata, at: str = "metadata") -> None:
+    """Fill the map field of a message, in place: half the time of building each value first.
+
+    Raises InvalidArgument at ``at["key"]``.
+    """
     if not isinstance(metadata, Mapping):
         raise InvalidArgument.at(at, f"must be a mapping, is {type(metadata).__name__}")
-    return {key: encode_value(value, at, key) for key, value in metadata.items()}
-
-
-def encode_value(value: MetadataValue, at: str, key: str) -> values_pb2.Value:
-    """One metadata value. Raises InvalidArgument at ``at["key"]``."""
-    name = _VALUE_FIELDS.get(type(value))
-    try:
-        if name is not None:
-            return _plain_value(name, value)
-        return _encode_other(value, at, key)
-    except (TypeError, ValueError, OverflowError) as exc:
-        why = "not valid Unicode" if isinstance(exc, UnicodeEncodeError) else str(exc)
-        raise InvalidArgument.at(f'{at}["{_printable(key)}"]', why) from None
+    for key, value in metadata.items():
+        try:
+            _put_value(fields[key], value)
+        except (TypeError, ValueError, OverflowError) as exc:
+            why = "not valid Unicode" if isinstance(exc, UnicodeEncodeError) else str(exc)
+            raise InvalidArgument.at(f'{at}["{_printable(key)}"]', why) from None
 
 
 def decode_metadata(fields: Mapping[str, values_pb2.Value], at: str = "metadata") -> dict[str, MetadataValue]:
-    """The reverse of ``encode_metadata``. Raises InvalidArgument at ``at["key"]``."""
+    """The reverse of ``put_metadata``. Raises InvalidArgument at ``at["key"]``."""
     return {key: _decode_value(value, at, key) for key, value in fields.items()}
 
 
@@ -145,23 +141,30 @@ _VALUE_FIELDS: Final[Mapping[type, str]] = {
 }
 
 
-def _plain_value(name: str, value: Any) -> values_pb2.Value:
-    return values_pb2.Value(**{name: value})
+def _put_value(slot: values_pb2.Value, value: MetadataValue) -> None:
+    name = _VALUE_FIELDS.get(type(value))
+    if name is not None:
+        setattr(slot, name, value)
+    elif isinstance(value, datetime):
+        slot.timestamp_value.FromDatetime(value)
+    elif isinstance(value, date):
+        slot.date_value = value.isoformat()
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
+        slot.list_value.SetInParent()
+        for item in value:
+            if isinstance(item, Sequence) and not isinstance(item, str):
+                raise TypeError("a list of lists is not metadata")
+            _put_value(slot.list_value.values.add(), item)
+    else:
+        _put_subclass(slot, value)
 
 
-def _encode_other(value: MetadataValue, at: str, key: str) -> values_pb2.Value:
-    if isinstance(value, datetime):
-        return values_pb2.Value(timestamp_value=encode_time(value))
-    if isinstance(value, date):
-        return values_pb2.Value(date_value=value.isoformat())
+def _put_subclass(slot: values_pb2.Value, value: MetadataValue) -> None:
+    """An enum's member that is text, a NumPy float: what stands on a plain type."""
     for kind, name in _VALUE_FIELDS.items():
         if isinstance(value, kind):
-            return _plain_value(name, kind(value))
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        if any(isinstance(item, Sequence) and not isinstance(item, str) for item in value):
-            raise TypeError("a list of lists is not metadata")
-        items = [encode_value(item, at, key) for item in value]
-        return values_pb2.Value(list_value=values_pb2.ValueList(values=items))
+            setattr(slot, name, kind(value))
+            return
     raise TypeError(
         f"{type(value).__name__} is not metadata: use text, numbers, booleans, dates or lists of them"
     )

@@ -10,7 +10,7 @@ what the rules in the protos cannot express; the server checks those rules first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from ragstone.errors import InvalidArgument
@@ -21,10 +21,10 @@ from ragstone.fields import (
     decode_options,
     decode_time,
     encode_choice,
-    encode_metadata,
     encode_options,
     encode_time,
     encode_vector,
+    put_metadata,
 )
 from ragstone.types import (
     AnswerEvent,
@@ -103,10 +103,10 @@ def encode_document(document: Document, at: str = "document.") -> values_pb2.Doc
         id=document.id,
         text=document.text,
         title=document.title,
-        metadata=encode_metadata(document.metadata, f"{at}metadata"),
         language=document.language,
         vector=encode_vector(document.vector, None, f"{at}vector"),
     )
+    put_metadata(message.metadata, document.metadata, f"{at}metadata")
     if len(document.text) * 4 > MAX_TEXT_BYTES and (size := len(document.text.encode())) > MAX_TEXT_BYTES:
         raise InvalidArgument.at(f"{at}text", f"{size:,} bytes are above the limit of {MAX_TEXT_BYTES:,}")
     return message
@@ -207,26 +207,25 @@ def _decode_fusion(message: retrieval_pb2.Fusion) -> Fusion:
 _FUSION_OPTIONS: Final = ("k", "dense_weight", "lexical_weight")
 
 
-def encode_hit(hit: Hit) -> retrieval_pb2.Hit:
-    """A hit."""
-    return retrieval_pb2.Hit(
-        chunk_id=hit.chunk_id,
-        document_id=hit.document_id,
-        score=hit.score,
-        text=hit.text,
-        title=hit.title,
-        metadata=encode_metadata(hit.metadata),
-        start=hit.start,
-        end=hit.end,
-        legs=[
-            retrieval_pb2.LegScore(leg=leg.leg, rank=leg.rank, score=leg.score, contribution=leg.contribution)
-            for leg in hit.legs
-        ],
-    )
+def put_hits(field: Any, hits: Iterable[Hit]) -> None:
+    """Append hits to the repeated field of a message."""
+    for hit in hits:
+        message = field.add(
+            chunk_id=hit.chunk_id,
+            document_id=hit.document_id,
+            score=hit.score,
+            text=hit.text,
+            title=hit.title,
+            start=hit.start,
+            end=hit.end,
+        )
+        put_metadata(message.metadata, hit.metadata)
+        for leg in hit.legs:
+            message.legs.add(leg=leg.leg, rank=leg.rank, score=leg.score, contribution=leg.contribution)
 
 
 def decode_hit(message: retrieval_pb2.Hit) -> Hit:
-    """The reverse of ``encode_hit``."""
+    """One hit."""
     return Hit(
         chunk_id=message.chunk_id,
         document_id=message.document_id,
@@ -245,8 +244,7 @@ def decode_hit(message: retrieval_pb2.Hit) -> Hit:
 
 def encode_result(result: SearchResult) -> retrieval_pb2.SearchResult:
     """A page of hits."""
-    return retrieval_pb2.SearchResult(
-        hits=[encode_hit(hit) for hit in result.hits],
+    message = retrieval_pb2.SearchResult(
         version=result.version,
         space=result.space,
         seq=result.seq,
@@ -254,6 +252,8 @@ def encode_result(result: SearchResult) -> retrieval_pb2.SearchResult:
         timings_ms=result.timings_ms,
         next_page_token=result.next_page_token,
     )
+    put_hits(message.hits, result.hits)
+    return message
 
 
 def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
@@ -283,15 +283,11 @@ def encode_event(event: AnswerEvent) -> retrieval_pb2.AnswerResponse:
         case TextDelta():
             return retrieval_pb2.AnswerResponse(text_delta=retrieval_pb2.TextDelta(text=event.text))
         case Contexts():
-            return retrieval_pb2.AnswerResponse(
-                contexts=retrieval_pb2.Contexts(
-                    hits=[encode_hit(hit) for hit in event.hits],
-                    version=event.version,
-                    space=event.space,
-                    seq=event.seq,
-                    degraded=event.degraded,
-                )
+            contexts = retrieval_pb2.Contexts(
+                version=event.version, space=event.space, seq=event.seq, degraded=event.degraded
             )
+            put_hits(contexts.hits, event.hits)
+            return retrieval_pb2.AnswerResponse(contexts=contexts)
         case Citation():
             cited = {name: getattr(event, name) for name in _CITATION}
             return retrieval_pb2.AnswerResponse(citation=retrieval_pb2.Citation(**cited))

@@ -35,7 +35,7 @@ class HnswOptions(FlatOptions):
     m: int = Field(32, ge=4, le=96)
     """Links of a node on the upper layers; twice as many on the lowest one."""
     ef_construction: int = Field(200, ge=8, le=2_000)
-    ef_search: int = Field(64, ge=1, le=4_096)
+    ef_search: int = Field(48, ge=1, le=4_096)
     """The width of a search. Where ``recall_target`` is set, each segment measures its own instead."""
     recall_target: float | None = Field(None, ge=0.5, le=0.999)
     """Recall@10 on held-out vectors, for which each segment picks its cheapest width when it is frozen."""

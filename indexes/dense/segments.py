@@ -41,8 +41,9 @@ class Segment:
 
     def rows_of(self, keys: Keys) -> Keys:
         """The rows of those of ``keys`` that are here, dead or alive."""
-        rows: Keys = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return rows[self.keys[rows] == keys]
+        rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        found: Keys = rows[self.keys[rows] == keys]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """From text to terms: an analyser that follows the language.
 
 - A language with a Snowball stemmer: words, without stop words, stemmed.
-- Any other: words cut into character 4-grams with their edges marked, which need to know nothing of it.
+- A language without one: words cut into character 4-grams with their edges marked.
+- An unknown language: words as they are.
 - Scripts that put no spaces between words, inside any language: 2-grams of Chinese, Japanese and
   Korean, 3-grams of Thai, Lao, Khmer and Burmese.
 """
@@ -16,7 +17,7 @@ from typing import Final
 import regex
 import Stemmer
 
-from indexes.lexical.languages import STEMMERS, detect_language, normalise, primary_code, stop_words
+from indexes.lexical.languages import STEMMERS, UNKNOWN, detect_language, normalise, primary_code, stop_words
 
 __all__ = ["Analyser", "detect_language"]
 
@@ -48,10 +49,13 @@ class Analyser:
         grams: list[str] = []
         if not text.isascii() and _UNSPACED.search(text):
             words, grams = _split_unspaced(words)
-        stems = self._stems.get(primary_code(language))
-        if stems is None:
+        code = primary_code(language)
+        if code == UNKNOWN:
+            return grams + [bare for word in words if (bare := _without_accents(word[:_MAX_WORD_CHARS]))]
+        if code not in self._stems:
             marked = (f"{_EDGE}{word[:_MAX_WORD_CHARS]}{_EDGE}" for word in words)
             return grams + [gram for word in marked for gram in _ngrams(word, 4)]
+        stems = self._stems[code]
         return grams + [stem for word in words if (stem := stems[word])]
 
 

@@ -194,7 +194,7 @@ async def reopened_it_answers_the_same(opener: Opener) -> None:
     assert reopened.applied_seq == 5
     assert hits(after) == hits(before)
     np.testing.assert_allclose(after.scores, before.scores, rtol=1e-6)
-    await reopened.apply(batch({61: "violins"}), seq=6)
+    await reopened.apply(batch({61: "The violins are played in the concert hall."}), seq=6)
     assert 61 in hits(await reopened.search("violin", 9))
     await reopened.close()
 

@@ -52,7 +52,7 @@ STEMMERS: Final[Mapping[str, str]] = {
 }
 """ISO 639-1 -> the name of its Snowball algorithm (Porter 2001)."""
 
-_OTHERS: Final = "bg bn gu he ja ko lv mr ms sk sl th uk ur vi zh"
+_OTHERS: Final = "am bg bn gu he ja ka km kn ko lo lv ml mr ms my pa si sk sl te th uk ur vi zh"
 
 LANGUAGES: Final = frozenset((*STEMMERS, *_OTHERS.split()))
 """What detection chooses from. Fewer choices make fewer mistakes on short text."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from indexes.lexical.analysis import Analyser
-from indexes.lexical.languages import UNKNOWN, likely_languages, primary_code
+from indexes.lexical.languages import UNKNOWN, likely_languages, primary_code, stop_words
 
 _LIKELY: Final = 0.1
 _MAX_LANGUAGES: Final = 4
@@ -37,13 +37,16 @@ def group_queries(
     Documents in no known language are always asked. Where one analysis makes more terms than another
     of the same text, each of them weighs less, so that scores of two groups compare.
     """
-    bags = {
-        group: bag
-        for group in _groups(query, language, documents)
-        if (bag := Counter(analyser.terms(query, group)))
-    }
-    size = next((bag.total() for bag in bags.values()), 0)
-    return [GroupQuery(language=group, terms=bag, weight=size / bag.total()) for group, bag in bags.items()]
+    groups = _groups(query, language, documents)
+    bags = {group: Counter(analyser.terms(query, group)) for group in groups}
+    if UNKNOWN in bags:
+        # Words in no known language keep their stop words; those of the query's language ask nothing.
+        for word in bags[UNKNOWN].keys() & stop_words(groups[0]):
+            del bags[UNKNOWN][word]
+    size = next((bag.total() for bag in bags.values() if bag), 0)
+    return [
+        GroupQuery(language=group, terms=bag, weight=size / bag.total()) for group, bag in bags.items() if bag
+    ]
 
 
 def idf(documents: int, containing: int) -> float:

@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -120,7 +120,7 @@ class TantivyIndex:
             live=live,
             deleted=sum(snapshot.documents.values()) - live,
             segments=snapshot.searcher.num_segments,
-            bytes_on_disk=sum(file.stat().st_size for file in self._path.iterdir() if file.is_file()),
+            bytes_on_disk=sum(map(_size, self._path.iterdir())),
             details={"languages": dict(snapshot.documents)},
         )
 
@@ -136,10 +136,10 @@ class TantivyIndex:
         groups = group_queries(
             query, self._options.fixed_language or language, snapshot.documents, self._analyser
         )
-        wanted = self._any_term(snapshot, groups)
-        if k < 1 or wanted is None or (allow is not None and not allow):
-            return _neighbours([], k)
         with _damage_reported():
+            wanted = self._any_term(snapshot, groups)
+            if k < 1 or wanted is None or (allow is not None and not allow):
+                return _neighbours([], k)
             return _neighbours(self._best(snapshot.searcher, wanted, k, allow), k)
 
     # -- searching --------------------------------------------------------------------------------
@@ -204,31 +204,36 @@ class TantivyIndex:
     def _apply(self, batch: TextBatch, seq: int) -> None:
         if seq <= self._snapshot.seq:
             return
+        documents = self._documents(batch)
         try:
-            if self._writer is None:
-                self._writer = self._new_writer()
-            self._write(self._writer, batch, seq)
-            self._writer.commit()
-        except (ValueError, RuntimeError, OSError) as exc:
-            # A writer that failed may refuse all further work, and holds the half of a batch.
-            self._writer = None
+            self._commit(documents, batch.deleted.tolist(), seq)
+        except BaseException as exc:
+            # Also a panic of Rust code, which is no Exception.
+            self._abandon_writer()
             raise BackendUnavailable("the lexical index cannot be written") from exc
         self._snapshot = self._look()
 
-    def _write(self, writer: tantivy.IndexWriter, batch: TextBatch, seq: int) -> None:
-        self._delete(writer, _KEY, batch.deleted.tolist())
-        self._delete(writer, _SEQ, [self._snapshot.seq])
+    def _documents(self, batch: TextBatch) -> list[tantivy.Document]:
         languages = self._options.languages_of(batch)
+        documents = []
         for key, text, language in zip(batch.keys.tolist(), batch.texts, languages, strict=True):
+            terms = self._analyser.terms(text, language)
             document = tantivy.Document()
             document.add_unsigned(_KEY, key)
             document.add_text(_LANGUAGE, language)
-            terms = self._analyser.terms(text, language)
             document.add_text(_TERMS, " ".join(_named(language, term) for term in terms))
-            writer.add_document(document)
+            documents.append(document)
+        return documents
+
+    def _commit(self, documents: list[tantivy.Document], deleted: list[int], seq: int) -> None:
+        writer = self._writer = self._writer or self._new_writer()
+        self._delete(writer, _KEY, [key for key in deleted if key >= 0])
+        self._delete(writer, _SEQ, [self._snapshot.seq])
         marker = tantivy.Document()
         marker.add_unsigned(_SEQ, seq)
-        writer.add_document(marker)
+        for document in (*documents, marker):
+            writer.add_document(document)
+        writer.commit()
 
     def _delete(self, writer: tantivy.IndexWriter, field: str, values: list[int]) -> None:
         # By query: deleting by term takes the number for a signed one, and finds nothing.
@@ -240,6 +245,14 @@ class TantivyIndex:
             return self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
         except ValueError as exc:
             raise FailedPrecondition("the lexical index is open elsewhere") from exc
+
+    def _abandon_writer(self) -> None:
+        """Give up a writer that failed: it holds half a batch, and may refuse all further work."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            # Waiting uses it up, and so frees its lock although a traceback may still refer to it.
+            with suppress(ValueError, RuntimeError):
+                writer.wait_merging_threads()
 
     def _refresh(self) -> int:
         self._snapshot = self._look()
@@ -317,6 +330,14 @@ def _numbers(searcher: tantivy.Searcher, field: str, hits: Hits) -> list[int]:
     if None in values:
         raise CorruptIndex("the lexical index is damaged")
     return cast(list[int], values)
+
+
+def _size(file: Path) -> int:
+    # A merge may remove a file between its listing and this look at it.
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _named(language: str, term: str) -> str:

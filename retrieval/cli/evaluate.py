@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ragstone import Client
 from ragstone.errors import NotFound
-from ragstone.types import Collection, Document, Mode, Query, SearchResult
+from ragstone.types import Collection, Mode, Query, SearchResult
 from retrieval.cli import beir, output
-from retrieval.cli.ingest import import_with_progress
+from retrieval.cli.ingest import Reading, import_with_progress
 from retrieval.cli.options import (
     CollectionArgument,
     JsonOption,
@@ -93,15 +93,11 @@ def _filled(client: Client, name: str, test: beir.TestCollection, recipe: Path |
     except NotFound:
         collection = client.create_collection(name, recipe=make_recipe(recipe))
     if collection.documents == 0:
-        import_with_progress(client, name, _corpus(test.corpus))
+        reading = Reading([test.corpus])
+        import_with_progress(client, name, reading)
+        reading.print_failures()
         collection = client.get_collection(name)
     return collection
-
-
-def _corpus(path: Path) -> Iterator[Document]:
-    from retrieval.ingest.readers import read_path
-
-    return read_path(path)
 
 
 def _rank(

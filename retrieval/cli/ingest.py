@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,45 +13,57 @@ from rich.progress import Progress, SpinnerColumn, Task, TextColumn, TimeElapsed
 from rich.text import Text
 
 from ragstone import Client
-from ragstone.errors import RagstoneError
+from ragstone.errors import InvalidArgument
 from ragstone.types import Document, Wait, WriteResult
 from retrieval.cli import output
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect, shows_progress
 
+STDIN: Final = Path("-")
 POLL_S: Final = 0.2
+MAX_FAILURES_SHOWN: Final = 20
 
 
 @dataclass
 class Reading:
-    """Documents read from paths one after another, and the files that could not be read."""
+    """Documents read from paths one after another, and what could not be read.
+
+    One damaged file keeps no other out. A document that is only a title is indexed by it.
+    """
 
     paths: Iterable[Path]
-    failed: list[tuple[Path, RagstoneError]] = field(default_factory=list)
+    failed: list[InvalidArgument] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Document]:
         for path in self.paths:
-            for file in sorted(_files(path)):
-                try:
-                    yield from _read(file)
-                except RagstoneError as error:
-                    # One damaged file must not keep the others out; it is reported at the end.
-                    self.failed.append((file, error))
+            for document in self._read(path):
+                text = document.text.strip() or document.title.strip()
+                if not text:
+                    self.failed.append(InvalidArgument.at(f"{path}: {document.id}", "holds no text"))
+                elif document.text.strip():
+                    yield document
+                else:
+                    yield replace(document, title="", text=text)
+
+    def _read(self, path: Path) -> Iterator[Document]:
+        from retrieval.ingest.readers import read_path, read_stream
+
+        if path == STDIN:
+            return read_stream(typer.get_binary_stream("stdin"), report=self.failed.append)
+        return read_path(path, report=self.failed.append)
+
+    def print_failures(self) -> None:
+        """One line on stderr for each, but for no more than ``MAX_FAILURES_SHOWN``."""
+        for error in self.failed[:MAX_FAILURES_SHOWN]:
+            typer.echo(f"ragstone: skipped {error.message}", err=True)
+        if len(self.failed) > MAX_FAILURES_SHOWN:
+            typer.echo(f"ragstone: skipped {len(self.failed) - MAX_FAILURES_SHOWN:,} more", err=True)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for file in path.rglob("*"):
-        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        if file.is_file() and not hidden:
-            yield file
-
-
-def _read(path: Path) -> Iterator[Document]:
-    from retrieval.ingest.readers import read_path
-
-    return read_path(path)
+def _existing(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if path != STDIN and not path.exists():
+            raise typer.BadParameter(f"{path} does not exist")
+    return paths
 
 
 def ingest(
@@ -59,11 +71,10 @@ def ingest(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             show_default=False,
-            exists=True,
-            allow_dash=True,
-            help="Files (txt, Markdown, HTML, PDF, JSON lines, .gz), folders, or - for JSON lines.",
+            callback=_existing,
+            help="Files (txt, Markdown, HTML, PDF, JSON lines; .gz), folders, or - for JSON lines.",
         ),
     ],
     wait: Annotated[bool, typer.Option(help="Wait until searches see every document.")] = True,
@@ -127,8 +138,7 @@ class RateColumn(TextColumn):
 
 
 def _show(result: WriteResult, reading: Reading, seconds: float, *, as_json: bool) -> None:
-    for path, error in reading.failed:
-        typer.echo(f"ragstone: {path}: {output.error_line(error)}", err=True)
+    reading.print_failures()
     if as_json:
         output.print_json(
             {
@@ -144,5 +154,5 @@ def _show(result: WriteResult, reading: Reading, seconds: float, *, as_json: boo
     rate = (result.documents + result.unchanged) / max(seconds, 1e-9)
     typer.echo(
         f"{result.documents:,} documents written ({result.chunks:,} chunks), {result.unchanged:,} unchanged, "
-        f"{len(reading.failed):,} files failed; {seconds:.1f} s, {rate:,.0f} documents/s"
+        f"{len(reading.failed):,} skipped; {seconds:.1f} s, {rate:,.0f} documents/s"
     )

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any, Final
 
 import typer
+from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +31,7 @@ HINTS: Final[Mapping[type[errors.RagstoneError], str]] = {
     errors.PermissionDenied: "ask the server's operator for access",
     errors.Overloaded: "the server is busy; run the command again later",
     errors.DeadlineExceeded: "allow more time with --timeout",
-    errors.BackendUnavailable: "start one with `ragstone serve --data-dir DIR`, or name one with --server",
+    errors.BackendUnavailable: "name another server with --server, or see the log of this one",
     errors.CorruptIndex: "stop writing and look at the server's log before anything else",
     errors.Internal: "the server's log explains it under the id above",
 }
@@ -174,7 +175,7 @@ def hits_table(
     hits: Sequence[Hit], *, explain: bool = False, title: str = "", chars: int = SNIPPET_CHARS
 ) -> Table:
     """Hits, best first; ``explain`` adds what each leg thought."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("#", justify="right", style="dim")
     table.add_column("score", justify="right")
     table.add_column("passage", overflow="fold", ratio=1)

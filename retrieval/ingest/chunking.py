@@ -99,7 +99,8 @@ class Chunker:
         if title.isascii() and len(title) < self._title_fits:
             return title + _SEPARATOR if title else ""
         while len(ends := self._tokens.ends(title)) > self._title_fits:
-            title = title[: _word_border(title, 0, int(ends[self._title_fits - 1]))].rstrip()
+            limit = min(int(ends[self._title_fits - 1]), len(title) - 1)  # bytes of one character may differ
+            title = title[: _word_border(title, 0, limit)].rstrip()
         return title + _SEPARATOR
 
 
@@ -140,10 +141,11 @@ class _Cutter:
             if end is None:
                 end = _word_border(self._text, start, self._limit(start, chars))
             # Token counts of parts need not add up to those of the whole: what counts is the chunk itself.
-            count = self._tokens.count(self._prefix + self._text[start:end].rstrip())
-            if count <= self._fits or end == start + 1:
+            chunk = self._text[start:end].rstrip()
+            count = self._tokens.count(self._prefix + chunk)
+            if count <= self._fits or len(chunk) == 1:
                 return start, end
-            chars = max(1, min(end - start - 1, (end - start) * self._fits // count))
+            chars = max(1, min(len(chunk) - 1, len(chunk) * self._fits // count))
 
     def _limit(self, start: int, chars: int, share: float = 1.0) -> int:
         """The end of the last token that fits behind ``start`` in that share of the room."""
@@ -186,7 +188,7 @@ _BORDER: Final = regex.compile(
     r"(?:\s?\[\d[\d\s,–-]*\])*\s+(?!\p{Ll})",
     regex.VERSION1,
 )
-"""A blank line, a line break before a list item or heading, the end of a sentence with the citations behind it."""
+"""A blank line, a line break before a list item or heading, the end of a sentence with its citations."""
 _MARKED_HEADING: Final = regex.compile(r"\#{1,6}[ \t]+\S")
 _LONE_LINE: Final = regex.compile(r"[^\n]{1,80}(?<!\p{Po})\n[^\S\n]*\n")
 
@@ -347,6 +349,6 @@ def context_window(text: str, start: int, end: int, *, chars: int) -> tuple[int,
 
 
 def chunk_id(document_id: str, ordinal: int, text: str, chunking: str) -> str:
-    """The id of a chunk: a function of its text, its place, and ``chunking``, the recipe's chunker in words."""
+    """The id of a chunk: a function of its place, its text and ``chunking``, the name of what cut it."""
     digest = blake2b(f"{chunking}\0{text}".encode(), digest_size=4).hexdigest()
     return f"{document_id}#{ordinal}-{digest}"

@@ -160,9 +160,7 @@ class Writer:
             try:
                 drafts.append(drafter.draft(document))
             except InvalidArgument as exc:
-                violations += [
-                    FieldViolation(f"documents[{i}].{v.field}", v.description) for v in exc.violations
-                ]
+                violations += exc.within(f"documents[{i}]").violations
         if violations:
             raise InvalidArgument(
                 "; ".join(f"{v.field}: {v.description}" for v in violations[:10]),

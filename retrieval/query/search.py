@@ -38,9 +38,33 @@ class Searcher:
     async def search(self, serving: Serving, query: Query) -> SearchResult:
         """The best ``k`` hits after those that the query's page token has seen.
 
-        Raises InvalidArgument naming the field, SpaceMismatch with both spaces. In a hybrid search a leg that
-        fails is named in ``degraded``; when no leg answers, its error is raised.
+        Raises InvalidArgument naming ``query.<field>``, SpaceMismatch with both spaces. In a hybrid search a
+        leg that fails is named in ``degraded``; when no leg answers, its error is raised.
         """
+        return await self._search(serving, query, at="query")
+
+    async def search_many(self, serving: Serving, queries: Sequence[Query]) -> list[SearchResult]:
+        """One result a query, each as if searched alone; all of them or an error.
+
+        Raises what ``search`` does, with the fields named ``queries[i].<field>``.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._search(serving, query, at=f"queries[{i}]"))
+                    for i, query in enumerate(queries)
+                ]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
+
+    async def _search(self, serving: Serving, query: Query, *, at: str) -> SearchResult:
+        try:
+            return await self._answer(serving, query)
+        except InvalidArgument as exc:
+            raise exc.within(at) from exc
+
+    async def _answer(self, serving: Serving, query: Query) -> SearchResult:
         watch = Stopwatch()
         with serving.lease() as snapshot:
             page = decode_page(query, snapshot.version.id)
@@ -122,7 +146,7 @@ class _Legs:
         if query.mode in (Mode.HYBRID, Mode.LEXICAL):
             if not query.text.strip():
                 raise InvalidArgument.at(
-                    "query",
+                    "text",
                     f"is empty, and mode {query.mode.value!r} needs text; mode 'dense' needs only a vector",
                 )
             legs["lexical"] = self._lexical
@@ -146,7 +170,7 @@ class _Legs:
                     "vector", f"is missing: clients of this collection bring their own, of space {space.id!r}"
                 )
             if not query.text.strip():
-                raise InvalidArgument.at("query", "is empty; give text or a vector")
+                raise InvalidArgument.at("text", "is empty; give text or a vector")
             return None
         if query.space and query.space not in (space.id, space.name):
             raise SpaceMismatch(

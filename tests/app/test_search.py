@@ -121,10 +121,11 @@ async def test_a_batch_answers_each_query_as_if_alone(filled: App) -> None:
 
 
 async def test_one_wrong_query_of_a_batch_is_named(filled: App) -> None:
-    with pytest.raises(InvalidArgument):
+    with pytest.raises(InvalidArgument) as caught:
         await filled.ragstone.batch_search(
             "docs", [Query(text="cedar"), Query(text="")], tenant="t", deadline_s=None
         )
+    assert caught.value.violations[0].field == "queries[1].text"
 
 
 # -- vectors of the client's own ----------------------------------------------------------------
@@ -172,7 +173,7 @@ async def test_a_vector_of_another_space_is_refused_with_both_named(own: App) ->
 async def test_a_vector_that_cannot_be_compared_is_refused(own: App, vector: np.ndarray) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await own.search(Query(vector=vector, mode=Mode.DENSE), "own")
-    assert caught.value.violations[0].field == "vector"
+    assert caught.value.violations[0].field == "query.vector"
 
 
 async def test_text_and_vector_together_search_both_legs(own: App) -> None:
@@ -185,7 +186,7 @@ async def test_text_and_vector_together_search_both_legs(own: App) -> None:
 async def test_hybrid_search_without_text_says_what_is_missing(own: App) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await own.search(Query(vector=np.eye(8, dtype=np.float32)[3]), "own")
-    assert caught.value.violations[0].field == "query"
+    assert caught.value.violations[0].field == "query.text"
 
 
 async def test_min_seq_of_another_collection_does_not_hang(own: App) -> None:

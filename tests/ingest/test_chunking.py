@@ -39,7 +39,7 @@ def word_pieces() -> Tokenizer:
 
 
 def byte_pieces() -> Tokenizer:
-    """Byte-level BPE as GPT cuts: a space belongs to the word behind it, a character may be several tokens."""
+    """Byte-level BPE: a space belongs to the word behind it, and a character may be several tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {piece: at for at, piece in enumerate([*alphabet, "th", "the", "Ġthe", "ĠĠ"])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "Ġ")]))
@@ -145,17 +145,15 @@ def test_a_title_takes_room_from_the_text() -> None:
 
 def test_a_long_title_leaves_three_quarters_to_the_text() -> None:
     passage = chunker("estimated").passage("many words stand in this title", "text")
-    assert passage == "many words stand in text"
+    assert passage == "many words text"
 
 
 def test_sentences_stay_whole() -> None:
-    text = (
-        "One two three four five six. Seven eight nine ten. Eleven twelve thirteen by Dr. Who et al. in it."
-    )
+    text = "One two three four five six. Seven eight nine ten. Eleven by Dr. Who et al. in it."
     assert cut(text, chunker("estimated").split(text)) == [
         "One two three four five six.",
         "Seven eight nine ten.",
-        "Eleven twelve thirteen by Dr. Who et al. in it.",
+        "Eleven by Dr. Who et al. in it.",
     ]
 
 
@@ -190,7 +188,7 @@ def test_overlap_repeats_whole_sentences() -> None:
 def test_a_text_longer_than_one_pass_of_the_tokenizer_is_cut_like_any_other() -> None:
     text = "The sentence. " * 20_000
     spans = chunker("word pieces", max_tokens=64).split(text)
-    assert {text[span.start : span.end] for span in spans[:-1]} == {"The sentence. " * 12 + "The sentence."}
+    assert {text[span.start : span.end] for span in spans[:-1]} == {"The sentence. " * 14 + "The sentence."}
 
 
 @pytest.mark.parametrize(("max_tokens", "overlap_tokens"), [(15, 0), (64, 33), (64, -1)])
@@ -225,6 +223,7 @@ def test_a_short_text_is_its_own_context_window() -> None:
 def test_a_chunk_id_depends_on_document_place_text_and_chunker_alone() -> None:
     same = chunk_id("doc/a", 3, "text", "tokens=256")
     assert same == chunk_id("doc/a", 3, "text", "tokens=256")
-    assert same.startswith("doc/a#3-") and len(same) == len("doc/a#3-") + 8
+    assert same.startswith("doc/a#3-")
+    assert len(same) == len("doc/a#3-") + 8
     others = [("doc/b", 3, "text", "c"), ("doc/a", 4, "text", "c"), ("doc/a", 3, "Text", "c")]
     assert len({same, *(chunk_id(*other) for other in others), chunk_id("doc/a", 3, "text", "d")}) == 5

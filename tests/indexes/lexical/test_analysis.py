@@ -29,9 +29,13 @@ def test_a_language_with_a_stemmer_makes_stems_without_stop_words(
     assert analyser.terms(text, language) == terms
 
 
-def test_any_other_language_makes_grams_of_four_with_marked_edges() -> None:
+def test_a_language_without_a_stemmer_makes_grams_of_four_with_marked_edges() -> None:
     assert analyser.terms("Việt", "vi") == ["_việ", "việt", "iệt_"]
-    assert analyser.terms("a", "") == ["_a_"]
+    assert analyser.terms("à", "vi") == ["_à_"]
+
+
+def test_an_unknown_language_makes_plain_words() -> None:
+    assert analyser.terms("The Cafés, XJ-42", "") == ["the", "cafes", "xj", "42"]
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "en", ""])
@@ -56,6 +60,11 @@ def test_forms_that_look_the_same_are_the_same() -> None:
 
 def test_a_term_is_repeated_as_often_as_its_word() -> None:
     assert analyser.terms("blood, Blood and BLOOD", "en") == ["blood"] * 3
+
+
+@pytest.mark.parametrize("language", ["", "en", "vi"])
+def test_an_accent_alone_is_no_term(language: str) -> None:
+    assert "" not in analyser.terms("\u0301 \u0300", language)
 
 
 def test_very_long_words_are_cut() -> None:

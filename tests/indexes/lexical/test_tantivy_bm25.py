@@ -13,7 +13,7 @@ from indexes.directory import LocalDirectory
 from indexes.lexical import okapi, tantivy_bm25
 from indexes.lexical.conformance import ENGLISH, batch, hits
 from indexes.lexical.tantivy_bm25 import TantivyIndex
-from ragstone.errors import CorruptIndex, FailedPrecondition, InvalidArgument
+from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
 
 WORDS = ("heart", "blood", "violin", "string", "crust", "earth", "wave", "lung")
 
@@ -83,6 +83,30 @@ async def test_a_document_in_no_known_language_is_found_beside_others(tmp_path: 
     await index.apply(batch({1: ENGLISH[0], 2: "XJ-42-B", 3: ENGLISH[2]}), seq=1)
     assert index.stats().details["languages"] == {"": 1, "en": 2}
     assert hits(await index.search("what is XJ-42-B?", 1)) == [2]
+    await index.close()
+
+
+async def test_a_batch_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    index = await open_tantivy(tmp_path)
+    await index.apply(batch(dict(enumerate(ENGLISH))), seq=1)
+    (tmp_path / "tantivy").rename(tmp_path / "gone")
+    with pytest.raises(BackendUnavailable):
+        await index.apply(batch({9: "violin"}, deleted=[2]), seq=2)
+    assert index.applied_seq == 1
+    assert hits(await index.search("violin", 5)) == [2, 3]
+    (tmp_path / "gone").rename(tmp_path / "tantivy")
+    await index.apply(batch({9: "violin"}, deleted=[2]), seq=2)
+    assert hits(await index.search("violin", 5)) == [9, 3]
+    await index.close()
+
+
+async def test_stats_tell_live_from_deleted(tmp_path: Path) -> None:
+    index = await open_tantivy(tmp_path)
+    await index.apply(batch(dict(enumerate(ENGLISH))), seq=1)
+    await index.apply(batch({}, deleted=[0, 1]), seq=2)
+    stats = index.stats()
+    assert (stats.live, stats.deleted) == (4, 2)
+    assert stats.bytes_on_disk > 0
     await index.close()
 
 

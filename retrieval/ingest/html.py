@@ -1,0 +1,104 @@
+"""HTML -> the text that one sees."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from ragstone.errors import InvalidArgument
+
+_INVISIBLE: Final = (
+    *("head", "script", "style", "noscript", "template", "nav", "svg", "math", "iframe", "object"),
+    *("button", "select", "textarea", "dialog", "canvas", "audio", "video"),
+)
+_BREAKS: Final = dict.fromkeys(("br", "li", "tr", "dt", "dd", "option", "caption", "figcaption"), "\n") | (
+    dict.fromkeys(
+        (
+            *(
+                "address",
+                "article",
+                "aside",
+                "blockquote",
+                "body",
+                "details",
+                "div",
+                "dl",
+                "fieldset",
+                "figure",
+            ),
+            *("footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "main", "ol", "p", "pre"),
+            *("section", "summary", "table", "ul"),
+        ),
+        "\n\n",
+    )
+    | dict.fromkeys(("td", "th"), " ")
+)
+_CHARSET: Final = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
+_BOMS: Final = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_HEAD_BYTES: Final = 1024
+
+
+def decoded_html(data: bytes, name: str) -> str:
+    """The page as text, in the encoding of its byte order mark, else of its ``<meta>``, else UTF-8.
+
+    Raises InvalidArgument, naming ``name``, for bytes that are not in that encoding.
+    """
+    for mark, encoding in _BOMS.items():
+        if data.startswith(mark):
+            data = data.removeprefix(mark)
+            break
+    else:
+        encoding = _declared(data)
+    try:
+        return data.decode(encoding)
+    except LookupError as exc:
+        raise InvalidArgument.at(name, f"declares an unknown encoding, {encoding}") from exc
+    except UnicodeDecodeError as exc:
+        byte = data[exc.start]
+        raise InvalidArgument.at(name, f"is not {encoding}: byte {byte:#04x} at offset {exc.start}") from exc
+
+
+def html_text(page: str) -> tuple[str, str]:
+    """The title, ``<title>`` or else the first ``<h1>``, and the text: blocks with blank lines between."""
+    tree = LexborHTMLParser(page)
+    title = tree.css_first("title") or tree.css_first("h1")
+    spelled = " ".join(title.text().split()) if title is not None else ""
+    return spelled, _visible(tree.body) if tree.body is not None else ""
+
+
+def _declared(data: bytes) -> str:
+    found = _CHARSET.search(data[:_HEAD_BYTES])
+    declared = found[1].decode("ascii", "replace").lower() if found is not None else "utf-8"
+    # The HTML standard reads these as Windows-1252, and UTF-16 in an ASCII declaration as UTF-8.
+    if declared in ("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii"):
+        return "cp1252"
+    return "utf-8" if declared.startswith("utf-16") else declared
+
+
+def _visible(body: LexborNode) -> str:
+    pieces: list[str] = []
+    ahead: list[tuple[LexborNode | str, bool]] = [(body, False)]  # no recursion: pages nest deeply
+    while ahead:
+        item, verbatim = ahead.pop()
+        if isinstance(item, str):
+            pieces.append(item)
+        elif item.tag == "-text":
+            pieces.append(_spaced(item.text_content or "", pieces, verbatim=verbatim))
+        elif item.tag not in _INVISIBLE:
+            space = _BREAKS.get(item.tag or "", "")
+            inside = verbatim or item.tag == "pre"
+            ahead.append((space, verbatim))
+            ahead.extend((child, inside) for child in reversed(list(item.iter(include_text=True))))
+            pieces.append(space)
+    return re.sub(r"[^\S\n]*\n(?:[^\S\n]*\n)+", "\n\n", re.sub(r"[^\S\n]+\n", "\n", "".join(pieces))).strip()
+
+
+def _spaced(text: str, before: list[str], *, verbatim: bool) -> str:
+    if verbatim:
+        return text
+    text = re.sub(r"\s+", " ", text)
+    last = next((piece[-1] for piece in reversed(before) if piece), "\n")
+    return text.lstrip() if last.isspace() else text

@@ -1,0 +1,250 @@
+"""Every public value survives the wire."""
+
+from __future__ import annotations
+
+from array import array
+from datetime import UTC, date, datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragstone import wire
+from ragstone.fields import decode_metadata, decode_options, encode_options
+from ragstone.types import (
+    Citation,
+    Collection,
+    Contexts,
+    Document,
+    Done,
+    FinishReason,
+    Fusion,
+    Hit,
+    LegScore,
+    Mode,
+    Query,
+    Recipe,
+    SearchResult,
+    ServerInfo,
+    TextDelta,
+    Usage,
+    Version,
+    WriteResult,
+)
+from ragstone.v1 import documents_pb2, retrieval_pb2
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+counts = st.integers(0, 2**63 - 1)
+ints32 = st.integers(0, 2**31 - 1)
+floats = st.floats(allow_nan=False)
+moments = st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC))
+scalars = st.one_of(
+    text,
+    st.integers(-(2**63), 2**63 - 1),
+    floats,
+    st.booleans(),
+    st.dates(date(1000, 1, 1)),
+    moments,
+)
+metadata = st.dictionaries(text, scalars | st.lists(scalars, max_size=4), max_size=4)
+vectors = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8).map(
+    lambda row: array("f", row)
+)
+options = st.dictionaries(
+    text,
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e300, 1e300) | text,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=4,
+)
+languages = st.none() | st.sampled_from(["en", "de", "zh"])
+timings = st.dictionaries(text, floats, max_size=3)
+
+documents = st.builds(
+    Document,
+    id=text,
+    text=text,
+    title=text,
+    metadata=metadata,
+    language=languages,
+    vector=st.none() | vectors,
+)
+weights = st.floats(0, 1e6)
+fusions = st.builds(
+    Fusion,
+    kind=st.sampled_from(["rrf", "weighted"]),
+    k=ints32,
+    dense_weight=weights,
+    lexical_weight=weights,
+)
+queries = st.builds(
+    Query,
+    text=text,
+    k=ints32,
+    mode=st.sampled_from(Mode),
+    filter=text,
+    language=languages,
+    fusion=st.none() | fusions,
+    depth=st.none() | ints32,
+    explain=st.booleans(),
+    page_token=text,
+    min_seq=st.none() | counts,
+)
+hits = st.builds(
+    Hit,
+    chunk_id=text,
+    document_id=text,
+    score=floats,
+    text=text,
+    title=text,
+    metadata=metadata,
+    start=counts,
+    end=counts,
+    legs=st.lists(
+        st.builds(LegScore, leg=text, rank=ints32, score=floats, contribution=floats), max_size=2
+    ).map(tuple),
+)
+names = st.lists(text, max_size=2).map(tuple)
+results = st.builds(
+    SearchResult,
+    hits=st.lists(hits, max_size=3).map(tuple),
+    version=text,
+    space=text,
+    seq=counts,
+    degraded=names,
+    timings_ms=timings,
+    next_page_token=text,
+)
+events = st.one_of(
+    st.builds(TextDelta, text=text),
+    st.builds(
+        Contexts,
+        hits=st.lists(hits, max_size=2).map(tuple),
+        version=text,
+        space=text,
+        seq=counts,
+        degraded=names,
+    ),
+    st.builds(
+        Citation,
+        chunk_id=text,
+        document_id=text,
+        start=counts,
+        end=counts,
+        answer_start=counts,
+        answer_end=counts,
+        quote=text,
+    ),
+    st.builds(Usage, prompt_tokens=counts, cached_tokens=counts, completion_tokens=counts),
+    st.builds(Done, finish_reason=st.sampled_from(FinishReason), timings_ms=timings),
+)
+recipes = st.builds(
+    Recipe,
+    embedder=options,
+    chunker=options,
+    index=options,
+    lexical=options,
+    fusion=options,
+    reranker=options,
+)
+versions = st.builds(
+    Version,
+    name=text,
+    collection=text,
+    state=st.sampled_from(["building", "catching_up", "ready", "serving", "retiring", "paused", "failed"]),
+    recipe=recipes,
+    space=text,
+    dim=ints32,
+    applied_seq=counts,
+    created_at=moments,
+    stats=options,
+)
+collections = st.builds(
+    Collection, name=text, serving=versions, documents=counts, chunks=counts, seq=counts, created_at=moments
+)
+
+
+def through_bytes(message: Any) -> Any:
+    return type(message).FromString(message.SerializeToString())
+
+
+@given(documents)
+def test_documents(document: Document) -> None:
+    decoded = wire.decode_document(through_bytes(wire.encode_document(document)))
+    assert decoded == document
+    assert decoded.vector == document.vector
+
+
+@given(metadata)
+def test_metadata_keeps_the_type_of_every_value(given_metadata: dict[str, Any]) -> None:
+    message = through_bytes(wire.encode_document(Document(id="1", metadata=given_metadata)))
+    decoded = decode_metadata(message.metadata)
+    assert {key: type(value) for key, value in decoded.items()} == {
+        key: type(value) for key, value in given_metadata.items()
+    }
+
+
+@given(queries)
+def test_queries(query: Query) -> None:
+    assert wire.decode_query(through_bytes(wire.encode_query(query))) == query
+
+
+@given(vectors, text.filter(bool))
+def test_a_query_s_vector_and_its_space(vector: array[float], space: str) -> None:
+    decoded = wire.decode_query(through_bytes(wire.encode_query(Query(vector=vector, space=space))))
+    assert (decoded.vector, decoded.space) == (vector, space)
+
+
+@given(results)
+def test_search_results(result: SearchResult) -> None:
+    assert wire.decode_result(through_bytes(wire.encode_result(result))) == result
+
+
+@given(events)
+def test_answer_events(event: Any) -> None:
+    assert wire.decode_event(through_bytes(wire.encode_event(event))) == event
+
+
+@given(collections)
+def test_collections_with_their_version_and_recipe(collection: Collection) -> None:
+    assert wire.decode_collection(through_bytes(wire.encode_collection(collection))) == collection
+
+
+@given(counts, counts, counts, counts)
+def test_write_results(seq: int, written: int, unchanged: int, chunks: int) -> None:
+    result = WriteResult(seq=seq, documents=written, unchanged=unchanged, chunks=chunks)
+    assert wire.decode_write_result(through_bytes(wire.encode_write_result(result))) == result
+
+
+def test_server_info() -> None:
+    info = ServerInfo(version="1", max_message_bytes=2**25, max_k=9, max_batch=4, embedder={"model": "m"})
+    assert wire.decode_info(through_bytes(wire.encode_info(info))) == info
+
+
+@given(options)
+def test_whole_numbers_of_a_recipe_come_back_as_integers(table: dict[str, Any]) -> None:
+    struct = encode_options(table, "recipe.index")
+    decoded = {} if struct is None else decode_options(through_bytes(struct))
+    assert decoded == table
+    assert not any(isinstance(value, float) and value.is_integer() for value in decoded.values() if value)
+
+
+def test_a_moment_without_a_zone_is_taken_as_utc() -> None:
+    document = Document(id="1", metadata={"at": datetime(2024, 5, 1, 12)})
+    decoded = wire.decode_document(wire.encode_document(document))
+    assert decoded.metadata["at"] == datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def test_what_a_query_leaves_out_takes_the_defaults() -> None:
+    assert wire.decode_query(retrieval_pb2.Query()) == Query()
+    assert wire.decode_query(retrieval_pb2.Query(fusion={})).fusion == Fusion()
+
+
+def test_an_event_of_a_newer_server_is_passed_over() -> None:
+    assert wire.decode_event(retrieval_pb2.AnswerResponse()) is None
+
+
+def test_a_write_waits_for_the_index_unless_told_otherwise() -> None:
+    assert wire.decode_wait(documents_pb2.UpsertDocumentsRequest().wait) == "indexed"
