@@ -46,19 +46,15 @@ def decoded_html(data: bytes, name: str) -> str:
 
     Raises InvalidArgument, naming ``name``, for bytes that are not in that encoding.
     """
-    for mark, encoding in _BOMS.items():
-        if data.startswith(mark):
-            data = data.removeprefix(mark)
-            break
-    else:
-        encoding = _declared(data)
+    mark = next((mark for mark in _BOMS if data.startswith(mark)), b"")
+    encoding = _BOMS[mark] if mark else _declared(data)
     try:
-        return data.decode(encoding)
+        return data[len(mark) :].decode(encoding)
     except LookupError as exc:
         raise InvalidArgument.at(name, f"declares an unknown encoding, {encoding}") from exc
     except UnicodeDecodeError as exc:
-        byte = data[exc.start]
-        raise InvalidArgument.at(name, f"is not {encoding}: byte {byte:#04x} at offset {exc.start}") from exc
+        at = len(mark) + exc.start
+        raise InvalidArgument.at(name, f"is not {encoding}: byte {data[at]:#04x} at offset {at}") from exc
 
 
 def html_text(page: str) -> tuple[str, str]:
@@ -80,25 +76,35 @@ def _declared(data: bytes) -> str:
 
 def _visible(body: LexborNode) -> str:
     pieces: list[str] = []
+    gap = ""
     ahead: list[tuple[LexborNode | str, bool]] = [(body, False)]  # no recursion: pages nest deeply
     while ahead:
         item, verbatim = ahead.pop()
         if isinstance(item, str):
-            pieces.append(item)
+            gap = _wider(gap, item)
         elif item.tag == "-text":
-            pieces.append(_spaced(item.text_content or "", pieces, verbatim=verbatim))
+            before, text, after = _parted(item.text_content or "", verbatim=verbatim)
+            gap = _wider(gap, before)
+            if text:
+                pieces += gap, text
+                gap = after
         elif item.tag not in _INVISIBLE:
             space = _BREAKS.get(item.tag or "", "")
             inside = verbatim or item.tag == "pre"
             ahead.append((space, verbatim))
             ahead.extend((child, inside) for child in reversed(list(item.iter(include_text=True))))
-            pieces.append(space)
-    return re.sub(r"[^\S\n]*\n(?:[^\S\n]*\n)+", "\n\n", re.sub(r"[^\S\n]+\n", "\n", "".join(pieces))).strip()
+            gap = _wider(gap, space)
+    return re.sub(r"[^\S\n]*\n(?:[^\S\n]*\n)+", "\n\n", "".join(pieces)).strip()
 
 
-def _spaced(text: str, before: list[str], *, verbatim: bool) -> str:
+def _wider(gap: str, other: str) -> str:
+    """Gaps do not add up: between two blocks, one inside the other, there is one blank line."""
+    return max(gap, other, key=lambda each: (each.count("\n"), each))
+
+
+def _parted(text: str, *, verbatim: bool) -> tuple[str, str, str]:
+    """The space before a text, the text with single spaces, the space behind it."""
     if verbatim:
-        return text
-    text = re.sub(r"\s+", " ", text)
-    last = next((piece[-1] for piece in reversed(before) if piece), "\n")
-    return text.lstrip() if last.isspace() else text
+        return "", text, ""
+    words = " ".join(text.split())
+    return " " * text[:1].isspace(), words, " " * text[-1:].isspace()

@@ -19,6 +19,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn, TypeAlias
 
@@ -35,6 +36,7 @@ TitledText: TypeAlias = tuple[str, str]
 _BOM: Final = b"\xef\xbb\xbf"
 _FRONT_MATTER: Final = re.compile(r"---\n(.*?\n)?---\n+", re.DOTALL)
 _FRONT_TITLE: Final = re.compile(r"""^title:[ \t]*(["']?)(.+)\1[ \t]*$""", re.MULTILINE)
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SCALARS: Final = "a string, a number, a boolean, or a list of these"
 
 
@@ -47,7 +49,7 @@ def read_path(path: Path, *, report: Report | None = None) -> Iterator[Document]
     """
     refuse = report or _raise
     if path.is_dir():
-        for file in _known_files(path):
+        for file in _known_files(path, refuse):
             yield from _read_file(file, file.relative_to(path).as_posix(), refuse)
     elif _reader_suffix(path.name) is None:
         refuse(
@@ -76,13 +78,18 @@ def read_stream(
         refuse(InvalidArgument.at(name, f"{suffix!r} is no known kind; known are {', '.join(SUFFIXES)}"))
 
 
-def _known_files(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
+def _known_files(folder: Path, refuse: Report) -> Iterator[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as exc:
+        refuse(_unreadable(folder, exc))
+        return
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             if not entry.is_symlink():  # a link may lead back up, without end
-                yield from _known_files(entry)
+                yield from _known_files(entry, refuse)
         elif _reader_suffix(entry.name) is not None:
             yield entry
 
@@ -103,11 +110,15 @@ def _read_file(path: Path, document_id: str, refuse: Report) -> Iterator[Documen
     except InvalidArgument as wrong:
         refuse(wrong)
     except (OSError, EOFError, zlib.error) as exc:
-        wrong = InvalidArgument.at(str(path), f"cannot be read: {exc.__class__.__name__}: {exc}")
-        wrong.__cause__ = exc
-        refuse(wrong)
+        refuse(_unreadable(path, exc))
     else:
         yield Document(id=document_id, title=title, text=text, metadata={"source": path.as_posix()})
+
+
+def _unreadable(path: Path, cause: Exception) -> InvalidArgument:
+    wrong = InvalidArgument.at(str(path), f"cannot be read: {cause.__class__.__name__}: {cause}")
+    wrong.__cause__ = cause
+    return wrong
 
 
 def _raise(wrong: InvalidArgument) -> NoReturn:
@@ -138,7 +149,7 @@ def _markdown(data: bytes, name: str) -> TitledText:
 
 def _first_heading(text: str) -> str:
     tokens = MarkdownIt().parse(text)
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             parts = (child.content or " " * (child.type == "softbreak") for child in inline.children or ())
             return "".join(parts).strip()
@@ -195,11 +206,10 @@ def _json_document(line: bytes, where: str) -> Document:
     if "vector" in fields:
         raise InvalidArgument.at(where, 'vectors are not read from files: leave "vector" out, or upsert it')
     key = fields.pop("_id", None)
-    document_id = str(key) if isinstance(key, int) and not isinstance(key, bool) else key
-    if not isinstance(document_id, str) or not document_id:
+    if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
         raise InvalidArgument.at(where, f'"_id" must be a string that is not empty, not {json.dumps(key)}')
     return Document(
-        id=document_id,
+        id=_string(str(key), "_id", where),
         title=_string(fields.pop("title", None), "title", where),
         text=_string(fields.pop("text", None), "text", where),
         language=_string(fields.pop("language", None), "language", where) or None,
@@ -230,6 +240,8 @@ def _string(value: object, key: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise InvalidArgument.at(where, f'"{key}" must be a string, not {json.dumps(value)[:40]}')
+    if not value.isascii() and _LONE_SURROGATE.search(value):
+        raise InvalidArgument.at(where, f'"{key}" is no Unicode text: it has half of a surrogate pair')
     return value
 
 

@@ -63,7 +63,7 @@ class LexicalSpec(Backend):
     """``[lexical]``: the BM25 index, of chunks with up to ``context_chars`` of their surroundings."""
 
     kind: str = "tantivy"
-    context_chars: Annotated[int, Field(ge=0, le=100_000)] = 3000
+    context_chars: Annotated[int, Field(ge=0, le=100_000)] = 1500
 
 
 class FusionSpec(BaseModel, frozen=True, extra="forbid"):

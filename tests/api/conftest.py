@@ -1,0 +1,290 @@
+"""A small application in memory behind the real server, and both clients in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ragstone import AsyncClient, Client
+from ragstone.errors import AlreadyExists, NotFound
+from ragstone.types import (
+    AnswerEvent,
+    Citation,
+    Collection,
+    Contexts,
+    Document,
+    Done,
+    FinishReason,
+    Hit,
+    LegScore,
+    Query,
+    Recipe,
+    SearchResult,
+    ServerInfo,
+    TextDelta,
+    Usage,
+    Version,
+    Wait,
+    WriteResult,
+)
+from retrieval.api.server import Server, ServerOptions
+
+NOW = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+class FakeApplication:
+    """Keeps documents in a dict. ``error`` is raised by every call that finds one there.
+
+    A search for ``wait`` sleeps until it is cancelled and then sets ``stopped``.
+    """
+
+    def __init__(self) -> None:
+        self.collections: dict[str, Recipe] = {}
+        self.documents: dict[str, Document] = {}
+        self.errors: list[BaseException] = []
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.seq = 0
+        self.waiting = asyncio.Event()
+        self.stopped = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.closed = False
+
+    def _called(self, name: str, **arguments: Any) -> None:
+        self.calls.append((name, arguments))
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def _collection(self, name: str) -> Collection:
+        if name not in self.collections:
+            raise NotFound(f"there is no collection {name!r}")
+        return Collection(
+            name=name,
+            serving=self._version(name),
+            documents=len(self.documents),
+            chunks=0,
+            seq=self.seq,
+            created_at=NOW,
+        )
+
+    def _version(self, collection: str) -> Version:
+        return Version(
+            name="v1",
+            collection=collection,
+            state="serving",
+            recipe=self.collections[collection],
+            space="s",
+            dim=2,
+            applied_seq=self.seq,
+            created_at=NOW,
+            stats={"segments": 1},
+        )
+
+    async def create_collection(self, name: str, recipe: Recipe) -> Collection:
+        self._called("create_collection", name=name, recipe=recipe)
+        if name in self.collections:
+            raise AlreadyExists(f"{name!r} is taken")
+        self.collections[name] = recipe
+        return self._collection(name)
+
+    async def get_collection(self, name: str) -> Collection:
+        self._called("get_collection")
+        return self._collection(name)
+
+    async def list_collections(self) -> list[Collection]:
+        self._called("list_collections")
+        return [self._collection(name) for name in sorted(self.collections)]
+
+    async def delete_collection(self, name: str) -> None:
+        self._collection(name)
+        del self.collections[name]
+
+    async def compact(self, name: str) -> Collection:
+        return self._collection(name)
+
+    async def versions(self, collection: str) -> list[Version]:
+        return [self._collection(collection).serving]
+
+    async def get_version(self, collection: str, name: str) -> Version:
+        return self._collection(collection).serving
+
+    async def upsert(
+        self, collection: str, documents: Sequence[Document], *, request_id: str, wait: Wait, tenant: str
+    ) -> WriteResult:
+        self._called(
+            "upsert", documents=documents, request_id=request_id, wait=wait, tenant=tenant
+        )
+        self.seq += 1
+        unchanged = sum(self.documents.get(document.id) == document for document in documents)
+        self.documents.update({document.id: document for document in documents})
+        return WriteResult(seq=self.seq, documents=len(documents) - unchanged, unchanged=unchanged, chunks=1)
+
+    async def delete(
+        self, collection: str, *, ids: Sequence[str], filter: str, request_id: str, wait: Wait, tenant: str
+    ) -> WriteResult:
+        self._called("delete", ids=ids, filter=filter, request_id=request_id, wait=wait)
+        gone = [self.documents.pop(id_) for id_ in ids if id_ in self.documents]
+        self.seq += 1
+        return WriteResult(seq=self.seq, documents=len(gone))
+
+    async def get_document(self, collection: str, id: str) -> Document:
+        if id not in self.documents:
+            raise NotFound(f"there is no document {id!r}")
+        return self.documents[id]
+
+    async def list_documents(
+        self, collection: str, *, page_size: int, page_token: str
+    ) -> tuple[list[Document], str]:
+        self._called("list_documents", page_size=page_size)
+        following = sorted(id_ for id_ in self.documents if id_ > page_token)
+        page = [self.documents[id_] for id_ in following[:page_size]]
+        return page, page[-1].id if len(following) > page_size else ""
+
+    async def search(
+        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+    ) -> SearchResult:
+        self._called("search", collection=collection, query=query, tenant=tenant, deadline_s=deadline_s)
+        if query.text == "wait":
+            await self._wait()
+        if query.text == "pause":
+            self.waiting.set()
+            await self.go_on.wait()
+        at = int(query.page_token or "0")
+        ids = sorted(self.documents)
+        hits = tuple(
+            Hit(
+                chunk_id=f"{id_}#0",
+                document_id=id_,
+                score=1.0 / (at + i + 1),
+                text=self.documents[id_].text,
+                metadata=self.documents[id_].metadata,
+                legs=(LegScore(leg="dense", rank=i + 1, score=0.5, contribution=0.5),) if query.explain else (),
+            )
+            for i, id_ in enumerate(ids[at : at + query.k])
+        )
+        following = str(at + query.k) if at + query.k < len(ids) else ""
+        return SearchResult(
+            hits=hits,
+            version="v1",
+            space="s",
+            seq=self.seq,
+            degraded=("rerank",),
+            timings_ms={"dense": 0.5},
+            next_page_token=following,
+        )
+
+    async def batch_search(
+        self, collection: str, queries: Sequence[Query], *, tenant: str, deadline_s: float | None
+    ) -> list[SearchResult]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.search(collection, query, tenant=tenant, deadline_s=deadline_s))
+                for query in queries
+            ]
+        return [task.result() for task in tasks]
+
+    async def answer(
+        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+    ) -> AsyncIterator[AnswerEvent]:
+        self._called("answer", query=query, tenant=tenant, deadline_s=deadline_s)
+        result = await self.search(collection, Query(), tenant=tenant, deadline_s=deadline_s)
+        yield Contexts(hits=result.hits, version="v1")
+        yield TextDelta(text="Because")
+        if query.text == "wait":
+            await self._wait()
+        if query.text == "fail":
+            raise NotFound("it is gone")
+        yield Citation(chunk_id="a#0", document_id="a", start=0, end=3, answer_start=0, answer_end=7)
+        yield Usage(prompt_tokens=3)
+        yield Done(finish_reason=FinishReason.COMPLETE)
+
+    async def embed(self, collection: str, texts: Sequence[str], *, kind: str) -> tuple[Any, str]:
+        self._called("embed", kind=kind)
+        return np.array([[len(text), 1.0] for text in texts], "f"), "s"
+
+    async def info(self) -> ServerInfo:
+        self._called("info")
+        return ServerInfo(version="9", max_message_bytes=1, max_k=2, max_batch=3, embedder={"kind": "fake"})
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def _wait(self) -> None:
+        self.waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped.set()
+
+
+class Threaded:
+    """The blocking client with the face of the asynchronous one: each call in a thread."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name in ("list_documents", "search_pages", "answer"):
+            return lambda *args, **kwargs: self._iterate(method, *args, **kwargs)
+        return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
+
+    async def _iterate(self, method: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        for item in await asyncio.to_thread(lambda: list(method(*args, **kwargs))):
+            yield item
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def app() -> FakeApplication:
+    return FakeApplication()
+
+
+@pytest.fixture
+async def start(app: FakeApplication) -> AsyncIterator[Start]:
+    """Starts servers of ``app`` on free ports: ``await start(max_running=1)``; stops them at the end."""
+    servers: list[Server] = []
+
+    async def start(**options: Any) -> Server:
+        given = {"listen": "127.0.0.1:0", "drain_s": 0.0, "grace_s": 0.5, **options}
+        servers.append(Server(app, ServerOptions(**given)))
+        await servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+@pytest.fixture
+async def address(start: Start) -> str:
+    """The address of one running server."""
+    return str((await start()).address)
+
+
+@pytest.fixture
+async def asynchronous(address: str) -> AsyncIterator[AsyncClient]:
+    """The asynchronous client."""
+    async with AsyncClient(address) as connected:
+        yield connected
+
+
+@asynccontextmanager
+async def _blocking(address: str) -> AsyncIterator[Threaded]:
+    with Client(address) as connected:
+        yield Threaded(connected)
+
+
+@pytest.fixture(params=["AsyncClient", "Client"])
+async def either(request: pytest.FixtureRequest, address: str) -> AsyncIterator[Any]:
+    """Each of the two clients, awaited alike."""
+    kinds = {"AsyncClient": AsyncClient, "Client": _blocking}
+    async with kinds[request.param](address) as connected:
+        yield connected
