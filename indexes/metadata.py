@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Final, TypeAlias
 
@@ -12,6 +12,7 @@ from pyroaring import BitMap64
 from sortedcontainers import SortedList
 
 from indexes.filters import (
+    COMPARE,
     DOCUMENT_ID,
     EQUALITIES,
     And,
@@ -38,6 +39,8 @@ MAX_BYTES: Final = 65_536
 """Bytes of one document's encoded metadata."""
 
 _SWEEP_AT_LEAST: Final = 1024
+_DAY: Final = 86_400_000_000
+"""Microseconds."""
 _TYPES: Final = "a string, a 64-bit integer, a finite number, a boolean, a date, or a list of these"
 
 Comparable: TypeAlias = str | int | float | bool
@@ -101,9 +104,9 @@ class MetadataIndex:
 
     def _sweep(self) -> None:
         """Forget deleted keys. Rare: as many keys have left since the last time as are live."""
-        self._fields = {
-            name: kept for name, field in self._fields.items() if (kept := field.only(self._live)).present
-        }
+        for field in self._fields.values():
+            field.keep(self._live)
+        self._fields = {name: field for name, field in self._fields.items() if field.present}
         self._gone = 0
 
 
@@ -121,7 +124,7 @@ class _Field:
             kind, comparable = kind_of(element)
             postings = self._postings.get(kind)
             if postings is None:
-                postings = self._postings[kind] = _Postings()
+                postings = self._postings[kind] = _Instants() if kind is Kind.INSTANT else _Postings()
             postings.add(key, comparable)
             self.present.add(key)
 
@@ -137,11 +140,10 @@ class _Field:
                 found |= postings.between(op, comparable)
         return found
 
-    def only(self, live: BitMap64) -> _Field:
-        kept = _Field()
-        kept.present = self.present & live
-        kept._postings = {kind: postings.only(live) for kind, postings in self._postings.items()}
-        return kept
+    def keep(self, live: BitMap64) -> None:
+        self.present &= live
+        for postings in self._postings.values():
+            postings.keep(live)
 
 
 class _Postings:
@@ -172,24 +174,55 @@ class _Postings:
         return keys if isinstance(keys, BitMap64) else BitMap64((keys,))
 
     def between(self, op: Op, bound: Comparable) -> BitMap64:
-        self._sorted.update(self._unsorted)
-        self._unsorted = []
+        ordered = self._ordered()
         right = op in (Op.LE, Op.GT)
-        cut = self._sorted.bisect_right(bound) if right else self._sorted.bisect_left(bound)
-        values = self._sorted[:cut] if op in (Op.LT, Op.LE) else self._sorted[cut:]
-        return _union(list(map(self._keys.__getitem__, values)))
+        cut = ordered.bisect_right(bound) if right else ordered.bisect_left(bound)
+        return self._union(ordered[:cut] if op in (Op.LT, Op.LE) else ordered[cut:])
 
-    def only(self, live: BitMap64) -> _Postings:
-        kept = _Postings()
-        for value, keys in self._keys.items():
+    def keep(self, live: BitMap64) -> None:
+        old, self._keys = self._keys, {}
+        for value, keys in old.items():
             if isinstance(keys, BitMap64):
                 rest = keys & live
                 if rest:
-                    kept._keys[value] = rest if len(rest) > 1 else rest[0]
+                    self._keys[value] = rest if len(rest) > 1 else rest[0]
             elif keys in live:
-                kept._keys[value] = keys
-        kept._unsorted = list(kept._keys)
-        return kept
+                self._keys[value] = keys
+        self._sorted, self._unsorted = SortedList(), list(self._keys)
+
+    def _ordered(self) -> SortedList[Any]:
+        self._sorted.update(self._unsorted)
+        self._unsorted = []
+        return self._sorted
+
+    def _union(self, values: Iterable[Comparable]) -> BitMap64:
+        postings = [self._keys[value] for value in values]
+        lone = BitMap64([each for each in postings if not isinstance(each, BitMap64)])
+        return BitMap64.union(lone, *[each for each in postings if isinstance(each, BitMap64)])
+
+
+class _Instants(_Postings):
+    """Instants, and the same by day: most of a range is then a union of days, not of as many moments as keys."""
+
+    __slots__ = ("_days",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._days = _Postings()
+
+    def add(self, key: int, value: Any) -> None:
+        super().add(key, value)
+        self._days.add(key, value // _DAY)
+
+    def between(self, op: Op, bound: Any) -> BitMap64:
+        day = bound // _DAY
+        others = self._days.between(Op.LT if op in (Op.LT, Op.LE) else Op.GT, day)
+        same_day = self._ordered().irange(day * _DAY, (day + 1) * _DAY, (True, False))
+        return others | self._union(value for value in same_day if COMPARE[op](value, bound))
+
+    def keep(self, live: BitMap64) -> None:
+        super().keep(live)
+        self._days.keep(live)
 
 
 def _field(fields: dict[str, _Field], name: str) -> _Field:
@@ -197,12 +230,6 @@ def _field(fields: dict[str, _Field], name: str) -> _Field:
     if field is None:
         field = fields[name] = _Field()
     return field
-
-
-def _union(postings: list[int | BitMap64]) -> BitMap64:
-    bitmaps = [each for each in postings if isinstance(each, BitMap64)]
-    lone = BitMap64([each for each in postings if not isinstance(each, BitMap64)])
-    return BitMap64.union(lone, *bitmaps)
 
 
 # -- the codec --------------------------------------------------------------------------------

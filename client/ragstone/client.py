@@ -315,18 +315,21 @@ class AsyncClient:
     async def _import(self, state: Import, source: AsyncIterator[Message], timeout: float | None) -> None:
         """Send over one connection until all is acknowledged or the connection fails."""
         stream = self._stub("stream_stream", calls.IMPORT)(timeout=timeout, metadata=self._to.metadata)
+        state.connect()
+        more = True
         try:
-            for request in state.unacknowledged:
-                await stream.write(request)
-            more = True
-            while more or state.unacknowledged:
+            while more or state.pending:
                 while more and state.has_room:
-                    following = await _next(source)
+                    following = state.resend() or await anext(source, None)
                     more = following is not None
                     await (stream.write(following) if more else stream.done_writing())
-                if state.unacknowledged:
+                if state.pending:
                     state.receive(await _read(stream))
         except grpc.aio.AioRpcError as exc:
+            # A write that meets the end of the call overwrites the call's status (grpc/grpc#36066). The
+            # next connection writes no more than it reads, and so learns what the matter was.
+            if exc.details() == "Internal error from Core":
+                raise BackendUnavailable("the connection ended during a write") from exc
             raise self._error(exc) from exc
         except asyncio.InvalidStateError as exc:  # the call had ended before something was written
             raise await self._error_of(stream) from exc
@@ -383,10 +386,6 @@ async def _requests(
     else:
         for request in state.requests(iter(documents)):
             yield request
-
-
-async def _next(source: AsyncIterator[Message]) -> Message | None:
-    return await anext(source, None)
 
 
 async def _read(stream: Any) -> Any:

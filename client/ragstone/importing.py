@@ -19,7 +19,7 @@ from ragstone.types import Document, Wait, WriteResult
 from ragstone.v1 import documents_pb2, values_pb2
 
 WINDOW: Final = 4
-"""Requests on their way at a time."""
+"""Requests on their way at a time. A new connection begins with one, to learn whether it is taken."""
 BATCH_BYTES: Final = 4 * 2**20
 """Where a request is cut, unless one document alone is larger."""
 ATTEMPTS: Final = 6
@@ -45,18 +45,29 @@ class Import:
         self._seen = 0
         self._sent = 0
         self._pending: dict[int, Message] = {}
+        self._unsent: list[Message] = []
+        self._window = 1
         self._failures = 0
         self.result = WriteResult(seq=0)
 
     @property
     def has_room(self) -> bool:
-        """Whether one more request may be sent."""
-        return len(self._pending) < WINDOW
+        """Whether one more request may be on its way."""
+        return len(self._pending) - len(self._unsent) < self._window
 
     @property
-    def unacknowledged(self) -> list[Message]:
-        """What a new connection has to send again, in order."""
-        return list(self._pending.values())
+    def pending(self) -> bool:
+        """Whether anything is not acknowledged."""
+        return bool(self._pending)
+
+    def connect(self) -> None:
+        """A new connection: all that is not acknowledged goes out again, in order, before anything new."""
+        self._unsent = list(self._pending.values())
+        self._window = 1
+
+    def resend(self) -> Message | None:
+        """The next request that an earlier connection did not bring to an end."""
+        return self._unsent.pop(0) if self._unsent else None
 
     def add(self, document: Document) -> Message | None:
         """Take one document; the request that it completed, if any.
@@ -93,7 +104,7 @@ class Import:
             return
         del self._pending[reply.index]
         ack, so_far = wire.decode_write_result(reply.ack), self.result
-        self._failures = 0
+        self._failures, self._window = 0, WINDOW
         self.result = WriteResult(
             seq=max(so_far.seq, ack.seq),
             documents=so_far.documents + ack.documents,

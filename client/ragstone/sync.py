@@ -311,16 +311,15 @@ class Client:
         outgoing: SimpleQueue[Message | None] = SimpleQueue()
         stub = self._stub("stream_stream", calls.IMPORT)
         stream = stub(iter(outgoing.get, None), timeout=timeout, metadata=self._to.metadata)
+        state.connect()
+        more = True
         try:
-            for request in state.unacknowledged:
-                outgoing.put(request)
-            more = True
-            while more or state.unacknowledged:
+            while more or state.pending:
                 while more and state.has_room:
-                    following = next(source, None)
+                    following = state.resend() or next(source, None)
                     more = following is not None
                     outgoing.put(following)
-                if state.unacknowledged:
+                if state.pending:
                     state.receive(_read(stream))
         except grpc.RpcError as exc:
             raise self._error(exc) from exc

@@ -63,8 +63,10 @@ class HnswIndex:
         if (rows < 0).any():
             # Deleted or filtered rows can cut off a part of the graph.
             return self._exact.search(queries, k, allow, params)
-        order = np.lexsort((rows, -scores), axis=1)
-        return Neighbours(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
+        if (scores[:, 1:] == scores[:, :-1]).any():
+            order = np.lexsort((rows, -scores), axis=1)
+            rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        return Neighbours(rows, scores)
 
     def _walk(self, queries: Vectors, k: int, ef: int, selection: _Selection | None) -> tuple[Any, Any]:
         params = faiss.SearchParametersHNSW(efSearch=ef)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from pyroaring import BitMap64
@@ -30,6 +30,8 @@ from indexes.directory import Directory, Lock
 from ragstone.errors import FailedPrecondition, InvalidArgument
 
 _T = TypeVar("_T")
+
+_DEFAULTS: Final = SearchParams()
 
 
 async def open_hnsw(
@@ -118,7 +120,9 @@ class SegmentedIndex:
         self._last_error = ""
         self._closed = False
         self._changed = asyncio.Event()
-        self._coalescer = Coalescer(self._search, threads.search_pool, threads=threads.search_threads)
+        # Two lanes, so that walks through graphs never queue behind the slower scans.
+        self._walks = Coalescer(self._search, threads.walks, threads=threads.walk_threads)
+        self._scans = Coalescer(self._search, threads.scans, threads=1)
         self._upkeep = asyncio.create_task(self._keep_up(), name="index upkeep")
 
     @property
@@ -150,12 +154,13 @@ class SegmentedIndex:
         self._require_open()
         if k < 1:
             raise InvalidArgument.at("k", "must be at least 1")
-        params = params or SearchParams()
+        params = params or _DEFAULTS
         if params.ef_search is not None and params.ef_search < 1:
             raise InvalidArgument.at("params.ef_search", "must be at least 1")
         prepared = prepare_queries(queries, dim=self._shape.dim, metric=self._shape.metric)
         allowed = None if allow is None else np.asarray(allow.to_array(), dtype=np.uint64).astype(np.int64)
-        return await self._coalescer.search(prepared, k, allowed, params)
+        lane = self._walks if allowed is None and not params.exact else self._scans
+        return await lane.search(prepared, k, allowed, params)
 
     async def checkpoint(self) -> int:
         """Make all that is applied durable; the ``seq`` from which a reopened index needs the journal.

@@ -1,4 +1,4 @@
-"""The threads of one index: a few that search, a few that write, and one of low priority that builds."""
+"""The threads of one index: some that search, a few that write, and one of low priority that builds."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _BUILD_NICENESS: Final = 10
+_MOST_WALK_THREADS: Final = 4
 
 
 class Threads:
     """Executors whose threads start when first needed. FAISS runs on one core in each of them."""
 
-    def __init__(self, search_threads: int = 2) -> None:
-        self.search_threads: Final = search_threads
+    def __init__(self) -> None:
+        cores = len(os.sched_getaffinity(0))
+        self.walk_threads: Final = max(1, min(cores // 2, _MOST_WALK_THREADS))
         one_core = partial(faiss.omp_set_num_threads, 1)
-        self._search = ThreadPoolExecutor(search_threads, "index-search", one_core)
+        self._walks = ThreadPoolExecutor(self.walk_threads, "index-walk", one_core)
+        self._scans = ThreadPoolExecutor(1, "index-scan", one_core)
         self._write = ThreadPoolExecutor(2, "index-write", one_core)
         self._build = ThreadPoolExecutor(1, "index-build", _become_low_priority)
 
     @property
-    def search_pool(self) -> Executor:
-        """The threads for searches."""
-        return self._search
+    def walks(self) -> Executor:
+        """Half of the cores, for searches that walk through graphs: the event loop needs its share."""
+        return self._walks
+
+    @property
+    def scans(self) -> Executor:
+        """One thread for searches that may compare with very many vectors."""
+        return self._scans
 
     async def write(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run work that a caller is waiting for."""
@@ -46,7 +54,7 @@ class Threads:
 
     async def close(self) -> None:
         """Drop what has not begun and wait for what has."""
-        for pool in (self._search, self._write, self._build):
+        for pool in (self._walks, self._scans, self._write, self._build):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
 

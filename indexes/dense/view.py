@@ -55,8 +55,9 @@ class Part:
             mask[self.segment.rows_of(allow)] = True
             mask = mask if self.alive is None else mask & self.alive
         found = self.segment.index.search(queries, k, mask, params)
-        # Row -1 stands for nothing; whatever key it picks is overwritten.
-        return Neighbours(np.where(found.keys < 0, -1, self.segment.keys[found.keys]), found.scores)
+        keys = self.segment.keys[found.keys]
+        keys[found.keys < 0] = -1
+        return Neighbours(keys, found.scores)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

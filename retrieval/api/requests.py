@@ -36,10 +36,7 @@ class Reader:
         try:
             request = kind.FromString(data)
         except DecodeError as exc:
-            path = next(_not_utf8(cast(Descriptor, kind.DESCRIPTOR), data), None)
-            if path is None:
-                raise InvalidArgument("the request is not a protobuf message of this method") from exc
-            raise InvalidArgument.at(path, "not valid UTF-8") from exc
+            raise _unreadable(cast(Descriptor, kind.DESCRIPTOR), data) from exc
         violations = self._validator.collect_violations(request)
         if violations:
             raise refusing([_translate(violation) for violation in violations])
@@ -67,6 +64,17 @@ def _steps(elements: Any) -> Iterator[str]:
         subscript = element.subscript
         if subscript is not None:
             yield f'["{subscript.value}"]' if isinstance(subscript.value, str) else f"[{subscript.value}]"
+
+
+def _unreadable(message: Descriptor, data: bytes) -> InvalidArgument:
+    """The error for bytes that do not parse as ``message``."""
+    try:
+        path = next(_not_utf8(message, data), None)
+    except DecodeError:
+        path = None
+    if path is None:
+        return InvalidArgument("the request is not a protobuf message of this method")
+    return InvalidArgument.at(path, "not valid UTF-8")
 
 
 def _not_utf8(message: Descriptor, data: bytes, at: str = "") -> Iterator[str]:

@@ -32,7 +32,7 @@ KEPT: Final = Path("data/demo")
 QUESTIONS: Final = (
     "How do I create a temporary directory that deletes itself?",
     "How can I run a subprocess and capture its output?",
-    "How do I wait for several coroutines at the same time?",
+    "How do I remove the common leading whitespace from a text?",
 )
 
 
@@ -40,7 +40,7 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help=f"Keep the index in ./{KEPT} to go on with it.")
     ] = False,
-    max_documents: Annotated[int, typer.Option(min=200, help="How much documentation to index.")] = 6_000,
+    max_documents: Annotated[int, typer.Option(min=200, help="How much documentation to index.")] = 5_000,
 ) -> None:
     """Index this machine's Python documentation and ask it questions.
 

@@ -188,8 +188,14 @@ def hits_table(
 
 
 def _passage(hit: Hit, chars: int) -> Text:
+    # A chunk's id begins with its document's: only the rest of it is news.
+    title = "" if hit.title == hit.document_id else hit.title
     return Text.assemble(
-        (hit.document_id, "bold cyan"), (f"  {hit.chunk_id}", "dim"), "\n", snippet(hit.text, chars)
+        (hit.document_id, "bold cyan"),
+        (hit.chunk_id.removeprefix(hit.document_id), "dim"),
+        (f"  {snippet(title, 80)}" if title else "", "dim"),
+        "\n",
+        snippet(hit.text, chars),
     )
 
 

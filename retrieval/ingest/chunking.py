@@ -222,7 +222,7 @@ class _Borders:
 
     def by_preference(self) -> tuple[tuple[Sequence[int], float], ...]:
         """Better borders are taken from smaller shares of a full chunk on."""
-        return (self.headings, 0.5), (self.paragraphs, 0.75), (self.sentences, 0.25)
+        return (self.headings, 0.25), (self.paragraphs, 0.5), (self.sentences, 0.25)
 
 
 def _heading_end(text: str, at: int, *, lone: bool) -> int:

@@ -55,7 +55,7 @@ class FakeApplication:
         self.go_on = asyncio.Event()
         self.closed = False
 
-    def _called(self, name: str, **arguments: Any) -> None:
+    def _called(self, name: str, /, **arguments: Any) -> None:
         self.calls.append((name, arguments))
         if self.errors:
             raise self.errors.pop(0)
@@ -116,9 +116,7 @@ class FakeApplication:
     async def upsert(
         self, collection: str, documents: Sequence[Document], *, request_id: str, wait: Wait, tenant: str
     ) -> WriteResult:
-        self._called(
-            "upsert", documents=documents, request_id=request_id, wait=wait, tenant=tenant
-        )
+        self._called("upsert", documents=documents, request_id=request_id, wait=wait, tenant=tenant)
         self.seq += 1
         unchanged = sum(self.documents.get(document.id) == document for document in documents)
         self.documents.update({document.id: document for document in documents})
@@ -163,7 +161,9 @@ class FakeApplication:
                 score=1.0 / (at + i + 1),
                 text=self.documents[id_].text,
                 metadata=self.documents[id_].metadata,
-                legs=(LegScore(leg="dense", rank=i + 1, score=0.5, contribution=0.5),) if query.explain else (),
+                legs=(LegScore(leg="dense", rank=i + 1, score=0.5, contribution=0.5),)
+                if query.explain
+                else (),
             )
             for i, id_ in enumerate(ids[at : at + query.k])
         )
@@ -193,15 +193,18 @@ class FakeApplication:
     ) -> AsyncIterator[AnswerEvent]:
         self._called("answer", query=query, tenant=tenant, deadline_s=deadline_s)
         result = await self.search(collection, Query(), tenant=tenant, deadline_s=deadline_s)
-        yield Contexts(hits=result.hits, version="v1")
-        yield TextDelta(text="Because")
-        if query.text == "wait":
-            await self._wait()
-        if query.text == "fail":
-            raise NotFound("it is gone")
-        yield Citation(chunk_id="a#0", document_id="a", start=0, end=3, answer_start=0, answer_end=7)
-        yield Usage(prompt_tokens=3)
-        yield Done(finish_reason=FinishReason.COMPLETE)
+        try:
+            yield Contexts(hits=result.hits, version="v1")
+            yield TextDelta(text="Because")
+            if query.text == "wait":
+                await self._wait()
+            if query.text == "fail":
+                raise NotFound("it is gone")
+            yield Citation(chunk_id="a#0", document_id="a", start=0, end=3, answer_start=0, answer_end=7)
+            yield Usage(prompt_tokens=3)
+            yield Done(finish_reason=FinishReason.COMPLETE)
+        finally:
+            self.stopped.set()
 
     async def embed(self, collection: str, texts: Sequence[str], *, kind: str) -> tuple[Any, str]:
         self._called("embed", kind=kind)
@@ -285,6 +288,6 @@ async def _blocking(address: str) -> AsyncIterator[Threaded]:
 @pytest.fixture(params=["AsyncClient", "Client"])
 async def either(request: pytest.FixtureRequest, address: str) -> AsyncIterator[Any]:
     """Each of the two clients, awaited alike."""
-    kinds = {"AsyncClient": AsyncClient, "Client": _blocking}
+    kinds: dict[str, Any] = {"AsyncClient": AsyncClient, "Client": _blocking}
     async with kinds[request.param](address) as connected:
         yield connected

@@ -12,7 +12,7 @@ from ragstone.errors import ERRORS, FieldViolation, RagstoneError
 from ragstone.types import Query
 
 
-@pytest.mark.parametrize("kind", sorted(ERRORS.values(), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", ERRORS.values(), ids=lambda kind: kind.__name__)
 async def test_every_error_crosses_the_wire(either: Any, app: Any, kind: type[RagstoneError]) -> None:
     # The retry policy tries UNAVAILABLE again, so there is one for every attempt.
     error = kind(

@@ -34,7 +34,9 @@ async def test_only_the_last_batch_waits_for_the_index(either: Any, app: Any) ->
 
 async def test_the_totals_so_far_are_told(either: Any, app: Any) -> None:
     told: list[int] = []
-    await either.import_documents("docs", documents(5), batch=2, on_progress=lambda r: told.append(r.documents))
+    await either.import_documents(
+        "docs", documents(5), batch=2, on_progress=lambda r: told.append(r.documents)
+    )
     assert told == [2, 4, 5]
 
 

@@ -115,7 +115,7 @@ async def test_without_tokens_everybody_is_the_default_tenant(asynchronous: Asyn
 
 async def test_reflection_lists_the_services(address: str) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
         call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         reply = await call.read()
     names = {service.name for service in reply.list_services_response.service}
@@ -132,7 +132,7 @@ async def test_reflection_lists_the_services(address: str) -> None:
 async def test_watchers_are_told_before_the_server_goes(start: Any) -> None:
     server = await start(drain_s=0.2)
     async with grpc.aio.insecure_channel(server.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         watch = stub.Watch(health_pb2.HealthCheckRequest(service="ragstone.v1.Retrieval"))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         leaving = asyncio.create_task(server.stop())

@@ -10,9 +10,9 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from ragstone import Document, Query, errors, wire
+from ragstone import AsyncClient, Document, Query, errors, wire
 from ragstone.errors import InvalidArgument
-from ragstone.status import TRAILER
+from ragstone.status import TRAILER, from_status
 from ragstone.v1 import documents_pb2 as documents
 from ragstone.v1 import retrieval_pb2 as retrieval
 
@@ -58,7 +58,10 @@ async def test_a_search(either: Any, app: Any, arguments: dict[str, Any], field:
         ([GOOD, Document(id="2", text="a\udfff")], "documents[1].text"),
         ([GOOD, Document(id="2", text="a", vector=[float("nan")])], "documents[1].vector"),
         ([Document(id="1", text="a", metadata={"": 1})], 'documents[0].metadata[""]'),
-        ([Document(id="1", text="a", metadata={"x": float("inf")})], 'documents[0].metadata["x"].double_value'),
+        (
+            [Document(id="1", text="a", metadata={"x": float("inf")})],
+            'documents[0].metadata["x"].double_value',
+        ),
         ([], "documents"),
         ([Document(id=str(i), text="a") for i in range(1001)], "documents"),
     ],
@@ -110,22 +113,22 @@ UPSERT = "/ragstone.v1.Documents/UpsertDocuments"
 async def refusal(address: str, path: str, request: bytes) -> errors.RagstoneError:
     """The error that a server answers raw bytes with; it must have details."""
     async with grpc.aio.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(path)(request)
-    trailers = dict(caught.value.trailing_metadata())
+            await call(request)
+    trailers: dict[str, Any] = dict(caught.value.trailing_metadata())
     status = Status.FromString(trailers[TRAILER])
     info = ErrorInfo()
     assert status.details[0].Unpack(info)
     assert info.domain == "ragstone"
     assert caught.value.code() is grpc.StatusCode[errors.ERRORS[caught.value.code().name, info.reason].status]
-    from ragstone.status import from_status
-
     return from_status(status)
 
 
 def corrupted(message: Any, good: bytes) -> bytes:
     """The message's bytes with the marked text made invalid UTF-8 of the same length."""
-    return message.SerializeToString().replace(good, b"\xff" * len(good))
+    data: bytes = message.SerializeToString()
+    return data.replace(good, b"\xff" * len(good))
 
 
 @pytest.mark.parametrize(
@@ -172,8 +175,6 @@ async def test_the_server_holds_the_limit_of_a_text_too(address: str) -> None:
 
 
 async def test_a_message_above_the_server_s_own_limit(start: Any) -> None:
-    from ragstone import AsyncClient
-
     server = await start(max_message_bytes=1000)
     async with AsyncClient(server.address) as client:
         with pytest.raises(InvalidArgument, match="too large"):

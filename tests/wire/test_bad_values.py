@@ -27,7 +27,7 @@ SURROGATE = "\ud800"
         (Document(id="1", metadata={"n": 2**63}), 'documents[0].metadata["n"]'),
         (Document(id="1", metadata={"n": object()}), 'documents[0].metadata["n"]'),  # type: ignore[dict-item]
         (Document(id="1", metadata={"n": [[1]]}), 'documents[0].metadata["n"]'),  # type: ignore[list-item]
-        (Document(id="1", metadata={"n": b"x"}), 'documents[0].metadata["n"]'),  # type: ignore[dict-item]
+        (Document(id="1", metadata={"n": b"x"}), 'documents[0].metadata["n"]'),
         (Document(id="1", metadata=[1]), "documents[0].metadata"),  # type: ignore[arg-type]
         (Document(id=7), "documents[0].id"),  # type: ignore[arg-type]
         (Document(id="1", vector=["a"]), "documents[0].vector.values"),
