@@ -202,7 +202,7 @@ class _Postings:
 
 
 class _Instants(_Postings):
-    """Instants, and the same by day: most of a range is then a union of days, not of as many moments as keys."""
+    """Instants, and the same by day: most of a range is then a union of days, of which there are few."""
 
     __slots__ = ("_days",)
 

@@ -19,6 +19,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
 from ragstone.errors import FieldViolation, InvalidArgument
 
 
@@ -95,9 +96,10 @@ def load_settings(config_file: Path | None = None, **command_line: object) -> Se
 
     Raises InvalidArgument naming each wrong key, or the place where the TOML does not parse.
     """
-    given = {key: value for key, value in command_line.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in command_line.items() if value is not None}
+    given["config_file"] = config_file
     try:
-        return Settings(config_file=config_file, **given)  # type: ignore[call-arg]
+        return Settings(**given)
     except ValidationError as exc:
         raise invalid("settings", exc) from exc
 

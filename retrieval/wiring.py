@@ -12,6 +12,9 @@ from pathlib import Path
 import embedders.registry
 import generator.registry
 import indexes.registry
+from embedders.base import Embedder, Vectors
+from generator.base import Generator
+from indexes.base import LexicalIndex, Metric, VectorIndex
 from indexes.directory import LocalDirectory, Lock
 from indexes.metadata import decode_metadata
 from ragstone.errors import InvalidArgument, NotFound
@@ -27,10 +30,6 @@ from ragstone.types import (
     Wait,
     WriteResult,
 )
-
-from embedders.base import Embedder, Vectors
-from generator.base import Generator
-from indexes.base import LexicalIndex, Metric, VectorIndex
 from retrieval.api.server import ServerOptions, serve
 from retrieval.config import Settings
 from retrieval.ingest.writer import Writer
@@ -39,9 +38,10 @@ from retrieval.query.hydration import Hydrator
 from retrieval.query.search import Searcher
 from retrieval.store.catalog import Catalog
 from retrieval.store.database import Database
-from retrieval.store.documents import DocumentRow, Documents
+from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal
+from retrieval.store.values import DocumentRow
 from retrieval.telemetry import configure_logging
 from retrieval.versions.collections import Collections, describe_version
 from retrieval.versions.recipe import EmbedderSpec
@@ -168,7 +168,7 @@ class Ragstone:
         collection: str,
         *,
         ids: Sequence[str],
-        filter: str,  # noqa: A002
+        filter: str,
         request_id: str,
         wait: Wait,
         tenant: str,
@@ -183,7 +183,7 @@ class Ragstone:
             tenant=tenant,
         )
 
-    async def get_document(self, collection: str, id: str) -> Document:  # noqa: A002
+    async def get_document(self, collection: str, id: str) -> Document:
         """One document. Raises NotFound."""
         snapshot = self._collections.get(collection).snapshot
         row = await self._documents.get(snapshot.collection.id, id)

@@ -264,7 +264,7 @@ def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
         space=message.space,
         seq=message.seq,
         degraded=tuple(message.degraded),
-        timings_ms=dict(message.timings_ms),
+        timings_ms=dict(sorted(message.timings_ms.items())),
         next_page_token=message.next_page_token,
     )
 
@@ -318,7 +318,7 @@ def _decode_contexts(message: retrieval_pb2.Contexts) -> Contexts:
 
 def _decode_done(message: retrieval_pb2.Done) -> Done:
     finish = _FINISH_OF.get(message.finish_reason, FinishReason.COMPLETE)
-    return Done(finish_reason=finish, timings_ms=dict(message.timings_ms))
+    return Done(finish_reason=finish, timings_ms=dict(sorted(message.timings_ms.items())))
 
 
 _CITATION: Final = ("chunk_id", "document_id", "start", "end", "answer_start", "answer_end", "quote")

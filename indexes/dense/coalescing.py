@@ -42,10 +42,11 @@ class Coalescer:
     def __init__(self, run: Run, executor: Executor, *, threads: int) -> None:
         self._run = run
         self._executor = executor
+        self._threads = threads
         self._idle = threads
         self._waiting: deque[_Waiting] = deque()
         self._mutex = threading.Lock()
-        """Guards ``_idle`` and ``_waiting``; held for no longer than it takes to pick a batch."""
+        """Guards ``_idle`` and ``_waiting``; held no longer than it takes to pick a batch."""
 
     async def search(self, queries: Vectors, k: int, allow: Keys | None, params: SearchParams) -> Neighbours:
         """What ``run`` returns for these arguments. A caller that is cancelled disturbs no other."""
@@ -72,12 +73,14 @@ class Coalescer:
             loop.call_soon_threadsafe(_deliver, batch, answer)
 
     def _next_batch(self) -> list[_Waiting]:
-        """The oldest search, and all behind it that may share its call; without one the thread is idle."""
+        """The oldest search, and those behind it that may share its call; without one the thread is idle."""
         batch: list[_Waiting] = []
         others: list[_Waiting] = []
         queries = 0
         with self._mutex:
-            while self._waiting and queries < _MOST_QUERIES:
+            # A fair share for each thread: one that takes all leaves the others without work.
+            share = -(-len(self._waiting) // self._threads)
+            while self._waiting and len(batch) < share and queries < _MOST_QUERIES:
                 one = self._waiting.popleft()
                 if one.answer.done():
                     continue

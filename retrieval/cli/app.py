@@ -13,7 +13,7 @@ from retrieval.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, conn
 
 
 class Guarded(TyperGroup):
-    """Turns every error that Ragstone raises on purpose into one line and exit code 1."""
+    """Turns the errors of Ragstone and of the operating system into one line and exit code 1."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         """Run the command."""
@@ -21,6 +21,11 @@ class Guarded(TyperGroup):
             return super().invoke(ctx)
         except RagstoneError as error:
             typer.echo(f"ragstone: {output.error_line(error)}", err=True)
+            raise typer.Exit(1) from error
+        except BrokenPipeError:
+            raise  # whoever read our output has seen enough: no error to tell
+        except OSError as error:
+            typer.echo(f"ragstone: {error}", err=True)
             raise typer.Exit(1) from error
 
 

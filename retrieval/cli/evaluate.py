@@ -67,7 +67,7 @@ def evaluate(
 ) -> None:
     """Measure ranking quality; a document ranks where its best chunk does.
 
-    A missing collection is created (with --recipe), an empty one is filled from the corpus.
+    A missing collection is created (with --recipe); an empty or half-filled one is filled from the corpus.
     """
     test = beir.load(dataset)
     with connect(server) as client:
@@ -92,7 +92,8 @@ def _filled(client: Client, name: str, test: beir.TestCollection, recipe: Path |
         collection = client.get_collection(name)
     except NotFound:
         collection = client.create_collection(name, recipe=make_recipe(recipe))
-    if collection.documents == 0:
+    # Fewer than the corpus has: empty, or an earlier run was stopped. What is there already costs nothing.
+    if collection.documents < len({document.id for document in Reading([test.corpus])}):
         reading = Reading([test.corpus])
         import_with_progress(client, name, reading)
         reading.print_failures()

@@ -181,12 +181,16 @@ _ABBREVIATION: Final = (
     r"resp|St|Vol|vs|z\.B|d\.h|bzw|p\.ej|Sr|Sra|M))"
 )
 _BORDER: Final = regex.compile(
-    r"\n[^\S\n]*\n\s*"
-    r"|\n[^\S\n]*(?=(?:[-*+•]|\d{1,3}[.)]|\#{1,6})[ \t])"
-    r"|[。．！？｡]+[\p{Pe}\p{Pf}]*\s*"
-    rf"|(?:{_ABBREVIATION}\.|[[\p{{STerm}}…]--[.]])[\p{{STerm}}…]*[\p{{Pe}}\p{{Pf}}\"']*"
-    r"(?:\s?\[\d[\d\s,–-]*\])*\s+(?!\p{Ll})",
-    regex.VERSION1,
+    rf"""
+      \n [^\S\n]* \n \s*
+    | \n [^\S\n]* (?= (?: [-*+•] | \d{{1,3}}[.)] | \#{{1,6}} ) [ \t] )
+    | (?<! [。．！？｡] ) [。．！？｡]+ [\p{{Pe}}\p{{Pf}}]* \s*
+    | (?<! [\p{{STerm}}…] ) (?: {_ABBREVIATION} [.] | [[\p{{STerm}}…]--[.]] ) [\p{{STerm}}…]*
+      [\p{{Pe}}\p{{Pf}}"']*
+      (?: \s? \[ \d [\d\s,–-]* \] )*
+      \s++ (?! \p{{Ll}} )
+    """,
+    regex.VERSION1 | regex.VERBOSE,
 )
 """A blank line, a line break before a list item or heading, the end of a sentence with its citations."""
 _MARKED_HEADING: Final = regex.compile(r"\#{1,6}[ \t]+\S")

@@ -14,7 +14,7 @@ _INVISIBLE: Final = (
     *("head", "script", "style", "noscript", "template", "nav", "svg", "math", "iframe", "object"),
     *("button", "select", "textarea", "dialog", "canvas", "audio", "video"),
 )
-_BREAKS: Final = dict.fromkeys(("br", "li", "tr", "dt", "dd", "option", "caption", "figcaption"), "\n") | (
+_BREAKS: Final = dict.fromkeys(("li", "tr", "dt", "dd", "option", "caption", "figcaption"), "\n") | (
     dict.fromkeys(
         (
             *(
@@ -88,13 +88,15 @@ def _visible(body: LexborNode) -> str:
             if text:
                 pieces += gap, text
                 gap = after
+        elif item.tag == "br":
+            gap = _wider(gap, "\n\n" if "\n" in gap else "\n")
         elif item.tag not in _INVISIBLE:
             space = _BREAKS.get(item.tag or "", "")
             inside = verbatim or item.tag == "pre"
             ahead.append((space, verbatim))
             ahead.extend((child, inside) for child in reversed(list(item.iter(include_text=True))))
             gap = _wider(gap, space)
-    return re.sub(r"[^\S\n]*\n(?:[^\S\n]*\n)+", "\n\n", "".join(pieces)).strip()
+    return re.sub(r"\n(?:[^\S\n]*\n)+", "\n\n", "".join(pieces)).strip()
 
 
 def _wider(gap: str, other: str) -> str:

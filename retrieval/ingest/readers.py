@@ -36,6 +36,8 @@ TitledText: TypeAlias = tuple[str, str]
 _BOM: Final = b"\xef\xbb\xbf"
 _FRONT_MATTER: Final = re.compile(r"---\n(.*?\n)?---\n+", re.DOTALL)
 _FRONT_TITLE: Final = re.compile(r"""^title:[ \t]*(["']?)(.+)\1[ \t]*$""", re.MULTILINE)
+_TITLE_WITHIN: Final = 20_000
+"""A Markdown title stands within so many characters."""
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SCALARS: Final = "a string, a number, a boolean, or a list of these"
 
@@ -148,7 +150,7 @@ def _markdown(data: bytes, name: str) -> TitledText:
 
 
 def _first_heading(text: str) -> str:
-    tokens = MarkdownIt().parse(text)
+    tokens = MarkdownIt().parse(text[:_TITLE_WITHIN])
     for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             parts = (child.content or " " * (child.type == "softbreak") for child in inline.children or ())

@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from indexes.filters import parse
 from indexes.lexical.analysis import detect_language
 from indexes.metadata import encode_metadata
 from ragstone.errors import FieldViolation, InvalidArgument
 from ragstone.types import Document, Wait, WriteResult
-
-from indexes.filters import parse
 from retrieval.config import Limits
 from retrieval.ingest.chunking import Chunker, chunk_id, context_window
 from retrieval.store.documents import Documents
@@ -78,7 +77,7 @@ class Writer:
         serving: Serving,
         *,
         ids: Sequence[str],
-        filter: str,  # noqa: A002
+        filter: str,
         request_id: str,
         wait: Wait,
         tenant: str,

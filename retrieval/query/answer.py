@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from generator.base import Delta, End, Generator, Limits, Passage, Prompt, Quote
 from ragstone.types import (
     AnswerEvent,
     Citation,
@@ -14,8 +15,6 @@ from ragstone.types import (
     Query,
     TextDelta,
 )
-
-from generator.base import Delta, End, Generator, Limits, Passage, Prompt, Quote
 from retrieval import telemetry
 from retrieval.query.search import Searcher
 from retrieval.telemetry import Stopwatch

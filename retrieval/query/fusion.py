@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import fsum
 
 from ragstone.types import LegScore
-
 from retrieval.versions.recipe import FusionSpec
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cachetools import LRUCache
+
 from indexes.metadata import decode_metadata
 from ragstone.types import Metadata
-
 from retrieval.store.documents import Documents
 
 

@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 
 from pyroaring import BitMap64
+
 from ragstone.errors import InvalidPageToken
 from ragstone.types import Query
 

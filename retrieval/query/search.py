@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 import structlog
 from pyroaring import BitMap64
-from ragstone.errors import InvalidArgument, RagstoneError, SpaceMismatch
-from ragstone.types import Hit, Mode, Query, SearchResult
 
 from indexes.base import Neighbours, Vectors
 from indexes.filters import parse
+from ragstone.errors import InvalidArgument, RagstoneError, SpaceMismatch
+from ragstone.types import Hit, Mode, Query, SearchResult
 from retrieval import telemetry
 from retrieval.query.fusion import Fused, Ranking, fuse
 from retrieval.query.hydration import Hydrator

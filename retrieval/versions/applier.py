@@ -16,10 +16,10 @@ from typing import TypeAlias
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from indexes.base import Vectors
+from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
 from retrieval.config import IndexingSettings
 from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings

@@ -12,10 +12,10 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from ragstone.errors import NotFound
-from ragstone.types import Collection, Recipe, Version
 
 from indexes.base import IndexStats
+from ragstone.errors import NotFound
+from ragstone.types import Collection, Recipe, Version
 from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
 from retrieval.store.documents import Documents

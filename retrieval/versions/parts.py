@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from indexes.metadata import MetadataIndex
-
 from embedders.base import Embedder
 from indexes.base import Compactable, LexicalIndex, Metric, VectorIndex
+from indexes.metadata import MetadataIndex
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
 
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import ragstone.types as types
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+import ragstone.types as types
 from indexes.base import Metric
 from retrieval.config import invalid
 
@@ -141,7 +141,7 @@ def fusion_of(spec: FusionSpec, asked: types.Fusion | None) -> FusionSpec:
         return spec
     try:
         return FusionSpec(
-            kind=asked.kind,  # type: ignore[arg-type]  # pydantic checks it
+            kind=asked.kind,
             k=asked.k,
             dense_weight=asked.dense_weight,
             lexical_weight=asked.lexical_weight,

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ragstone.errors import NotFound
-
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier
 from retrieval.versions.parts import Parts

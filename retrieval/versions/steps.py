@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from indexes.metadata import decode_metadata
 from numpy.typing import NDArray
-from ragstone.types import Metadata
 
 from indexes.base import TextBatch, VectorBatch, Vectors
-from retrieval.store.journal import ChunkRow, Step
+from indexes.metadata import decode_metadata
+from ragstone.types import Metadata
+from retrieval.store.values import ChunkMetadata, ChunkRow, Step
 
 
 def merge(steps: Sequence[Step]) -> Step:
@@ -20,9 +20,9 @@ def merge(steps: Sequence[Step]) -> Step:
     """
     if len(steps) == 1:
         return steps[0]
-    deleted = [key for step in steps for key in step.deleted]
+    deleted = tuple(key for step in steps for key in step.deleted)
     gone = set(deleted)
-    added = [row for step in steps for row in step.added if row.key not in gone]
+    added = tuple(row for step in steps for row in step.added if row.key not in gone)
     return Step(seq=steps[-1].seq, added=added, deleted=deleted)
 
 
@@ -42,7 +42,7 @@ def text_batch(step: Step) -> TextBatch:
     )
 
 
-def metadata_rows(rows: Sequence[ChunkRow]) -> list[tuple[int, str, Metadata]]:
+def metadata_rows(rows: Sequence[ChunkRow | ChunkMetadata]) -> list[tuple[int, str, Metadata]]:
     """The filter index's part."""
     return [(row.key, row.document_id, decode_metadata(row.metadata_json)) for row in rows]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from ragstone.types import Document, Query, Recipe, SearchResult, Wait, WriteResult
 
+from ragstone.types import Document, Query, Recipe, SearchResult, Wait, WriteResult
 from retrieval.config import Settings
 from retrieval.wiring import Ragstone, build
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from ragstone.errors import BackendUnavailable, Internal
-from ragstone.types import Document, Mode, Query, Recipe, Wait
 
 from embedders.hashing import HashingEmbedder
+from ragstone.errors import BackendUnavailable, Internal
+from ragstone.types import Document, Mode, Query, Recipe, Wait
 from retrieval.config import Settings
 from retrieval.wiring import build
 from tests.app.conftest import App

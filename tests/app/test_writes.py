@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+
 from ragstone.errors import AlreadyExists, Conflict, InvalidArgument, InvalidFilter, NotFound
 from ragstone.types import Document, Mode, Query, Recipe, Wait
-
 from tests.app.conftest import App
 
 GREETING = Document(id="1", text="Good morning to the whole village", metadata={"year": 2024})
@@ -38,7 +38,9 @@ async def test_a_deleted_document_is_gone_at_once(app: App) -> None:
 
 
 async def test_deleting_by_filter_takes_exactly_what_matches(app: App) -> None:
-    await app.upsert(*(Document(id=str(y), text=f"year {y}", metadata={"year": y}) for y in range(2018, 2024)))
+    await app.upsert(
+        *(Document(id=str(y), text=f"year {y}", metadata={"year": y}) for y in range(2018, 2024))
+    )
     result = await app.delete(where="year < 2020")
     assert result.documents == 2
     documents, _ = await app.ragstone.list_documents("docs", page_size=100, page_token="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -164,3 +164,4 @@ class MetadataIndexUnderChange(RuleBasedStateMachine):
 
 
 TestMetadataIndexUnderChange = MetadataIndexUnderChange.TestCase
+TestMetadataIndexUnderChange.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)

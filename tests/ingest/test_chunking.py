@@ -157,6 +157,19 @@ def test_sentences_stay_whole() -> None:
     ]
 
 
+def test_no_sentence_begins_with_a_small_letter() -> None:
+    text = "One two three four five approx.  six seven eight nine. Ten eleven twelve."
+    assert cut(text, chunker("estimated", max_tokens=22).split(text))[1:] == ["Ten eleven twelve."]
+
+
+@pytest.mark.parametrize(
+    "text", ["!" * 200_000, "。" * 200_000, " \n" * 100_000 + "x", ". [1" * 50_000, "x" * 300_000]
+)
+def test_text_that_no_one_writes_is_cut_in_linear_time(text: str) -> None:
+    spans = chunker("estimated", max_tokens=256).split(text)
+    assert spans[-1].end == len(text)
+
+
 def test_a_citation_stays_with_its_sentence() -> None:
     text = "One two three four five six. [1] [2, 3] Seven eight nine ten."
     assert cut(text, chunker("estimated", max_tokens=20).split(text))[0].endswith("[1] [2, 3]")

@@ -107,6 +107,12 @@ def test_html_is_read_in_the_encoding_it_declares(tmp_path: Path, page: bytes) -
     assert read(path).text == "café"
 
 
+def test_line_breaks_add_up_to_a_blank_line_and_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("<p>a<br>b<br><br>c<br><br><br>d<div><div>e</div></div>")
+    assert read(path).text == "a\nb\n\nc\n\nd\n\ne"
+
+
 def test_html_without_a_title_takes_its_first_heading(tmp_path: Path) -> None:
     path = tmp_path / "page.htm"
     path.write_text("<h2>Small</h2><h1>Large</h1>")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap64
+
 from ragstone.errors import InvalidPageToken
 from ragstone.types import Mode, Query
-
 from retrieval.query.pages import MAX_SEEN, Page, decode_page, encode_page
 
 QUERY = Query(text="what is a journal", mode=Mode.HYBRID)

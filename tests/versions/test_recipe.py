@@ -1,9 +1,9 @@
 """Recipes: defaults filled in, mistakes named by their path."""
 
 import pytest
+
 from ragstone.errors import InvalidArgument
 from ragstone.types import Fusion, Recipe
-
 from retrieval.versions.recipe import FusionSpec, PinnedRecipe, fusion_of, pin
 
 

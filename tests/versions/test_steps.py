@@ -33,7 +33,7 @@ def histories(draw: st.DrawFn) -> list[Step]:
         new = list(range(key, key + draw(st.integers(0, 4))))
         key += len(new)
         live = (live - gone) | set(new)
-        steps.append(Step(seq=seq, added=[row(k) for k in new], deleted=sorted(gone)))
+        steps.append(Step(seq=seq, added=tuple(row(k) for k in new), deleted=tuple(sorted(gone))))
     return steps
 
 
@@ -55,4 +55,4 @@ def test_a_merged_step_stands_at_the_last_position(steps: list[Step]) -> None:
 
 
 def test_the_lexical_leg_reads_the_title_and_the_surroundings() -> None:
-    assert text_batch(Step(seq=1, added=[row(1, "A title")])).texts == ["A title the surroundings"]
+    assert text_batch(Step(seq=1, added=(row(1, "A title"),))).texts == ["A title the surroundings"]
