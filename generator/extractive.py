@@ -22,7 +22,7 @@ from ragstone.types import FinishReason, Usage
 
 _INLINE_CHARS: Final = 2_000
 """Up to so many characters are read on the event loop; more take a thread."""
-_STOP_WORD: Final = 0.1
+_STOP_WORD: Final = 0.3
 """What a stop word weighs beside another word: it may break ties, and is no evidence."""
 _PASSAGE: Final = 0.5
 """What a sentence gets for the words that the rest of its passage shares with the question."""
@@ -31,7 +31,9 @@ _SAME: Final = 0.6
 _ENOUGH: Final = 0.5
 """A further sentence must score this share of the best one."""
 _WORD: Final = re.compile(r"\w+")
-_UNSPACED: Final = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+_UNSPACED: Final = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
+)
 _COUNTED: Final = re.compile(r"\S+")
 
 
@@ -138,18 +140,14 @@ def choose(prompt: Prompt, limit: int) -> list[Scored]:
         for number, passage in enumerate(prompt.passages)
         for span in sentences(passage.text)
     ]
-    weights = _question_weights(prompt.question, language, [t for _, _, t in found])
-    if not weights:
-        return []
+    meaning, weights = _question_weights(prompt.question, language, [t for _, _, t in found])
     whole = [frozenset[str]().union(*(t for n, _, t in found if n == i)) for i in range(len(prompt.passages))]
     total = sum(weights.values())
-    context = [
-        _PASSAGE * _overlap(weights, t) + _RANK * total / (1 + rank) for rank, t in enumerate(whole)
-    ]
+    context = [_PASSAGE * _overlap(weights, t) + _RANK * total / (1 + rank) for rank, t in enumerate(whole)]
     scored = [
-        Scored(passage=n, span=span, terms=t, score=overlap + context[n])
+        Scored(passage=n, span=span, terms=t, score=_overlap(weights, t) + context[n])
         for n, span, t in found
-        if (overlap := _overlap(weights, t)) > 0
+        if not meaning.isdisjoint(t)
     ]
     scored.sort(key=lambda s: (-s.score, s.passage, s.span.start))
     return _distinct(scored, limit)
@@ -174,18 +172,20 @@ def count_words(text: str) -> int:
     return sum(1 for _ in _COUNTED.finditer(text))
 
 
-def _question_weights(question: str, language: str, found: Sequence[frozenset[str]]) -> dict[str, float]:
-    """The weight of each of the question's terms; empty where none of the meaningful ones occurs."""
+def _question_weights(
+    question: str, language: str, found: Sequence[frozenset[str]]
+) -> tuple[frozenset[str], dict[str, float]]:
+    """The question's terms that carry its meaning, and the weight of each of all its terms."""
     frequency = Counter(term for sentence in found for term in sentence)
     asked = dict.fromkeys(terms(question, language))
     stop = _stop_terms(language)
-    meaning = [term for term in asked if term not in stop] or list(asked)
-    if not any(term in frequency for term in meaning):
-        return {}
-    return {
-        term: math.log1p((len(found) + 0.5) / (frequency[term] + 0.5)) * (1 if term in meaning else _STOP_WORD)
+    meaning = frozenset(term for term in asked if term not in stop) or frozenset(asked)
+    weights = {
+        term: math.log1p((len(found) + 0.5) / (frequency[term] + 0.5))
+        * (1 if term in meaning else _STOP_WORD)
         for term in asked
     }
+    return meaning, weights
 
 
 def _overlap(weights: Mapping[str, float], present: frozenset[str]) -> float:
@@ -207,7 +207,9 @@ def _similarity(a: frozenset[str], b: frozenset[str]) -> float:
     return len(a & b) / max(1, len(a | b))
 
 
-def _within(passages: Sequence[Passage], chosen: Sequence[Scored], max_words: int) -> tuple[list[Scored], bool]:
+def _within(
+    passages: Sequence[Passage], chosen: Sequence[Scored], max_words: int
+) -> tuple[list[Scored], bool]:
     """The first of ``chosen`` that fit into ``max_words``, a lone long one cut; and whether anything was lost."""
     fitting: list[Scored] = []
     left = max_words

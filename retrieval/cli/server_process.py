@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ class ServerProcess:
             self.address = self._read_address()
             self._wait_until_serving()
         except BaseException:
-            self._kill()
+            self._end()
             raise
         return self
 
@@ -51,11 +52,9 @@ class ServerProcess:
         try:
             code = self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self._kill()
-            code = -1
+            code = -signal.SIGKILL
         finally:
-            if self._process.stdout:
-                self._process.stdout.close()
+            self._end()
         if code != 0 and kind is None:
             raise BackendUnavailable(f"the server stopped with code {code}; its log ends: {self._log_end()}")
 
@@ -74,9 +73,12 @@ class ServerProcess:
                     raise BackendUnavailable(f"the server is not ready after {START_S:g} s")
                 time.sleep(0.1)
 
-    def _kill(self) -> None:
+    def _end(self) -> None:
+        """Make sure that it is gone; does nothing to a server that has already stopped."""
         self._process.kill()
         self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
 
     def _log_end(self) -> str:
         return self._log.read_text("utf-8", "replace")[-2_000:]
