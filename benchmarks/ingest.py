@@ -22,8 +22,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import report
-from benchmarks.load import PROGRESS
-from benchmarks.texts import DIM, embeddings, sentences
+from benchmarks.texts import DIM, POOL, PROGRESS, embeddings, sentences
 from ragstone import Client, Document, Recipe
 from retrieval.cli.server_process import ServerProcess
 
@@ -85,7 +84,7 @@ def _text_part(options: argparse.Namespace) -> dict[str, Any]:
 def _passages(tokenizer: Any) -> Iterator[str]:
     """Passages without end, each of one chunk, each different from every other."""
     chance = random.Random(11)
-    pool = sentences(51_000)
+    pool = sentences(POOL)
     while True:
         passage = " ".join(chance.sample(pool, chance.randint(*SENTENCES)))
         if len(tokenizer(passage)["input_ids"]) <= MAX_TOKENS:
@@ -140,8 +139,8 @@ def _text_figures(options: argparse.Namespace, ours: float, raw: dict[int, float
 
 
 def _vector_part(options: argparse.Namespace) -> dict[str, Any]:
-    texts = sentences(51_000)[: options.rows]
-    vectors = embeddings(sentences(51_000))[: options.rows]
+    texts = sentences(options.rows)
+    vectors = embeddings(sentences(POOL))[: options.rows]
     recipe = Recipe(embedder={"kind": "precomputed", "space": "bench", "dim": DIM}, index={"kind": "hnsw"})
     documents = [
         Document(id=str(number), text=text, vector=vector)

@@ -17,9 +17,8 @@ from statistics import median
 from typing import Protocol
 
 import numpy as np
-from rich.console import Console
 
-PROGRESS = Console(stderr=True)
+from benchmarks.texts import PROGRESS
 
 
 class Target(Protocol):

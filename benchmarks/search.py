@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import peers, report
-from benchmarks.load import PROGRESS, Load, Outcome, Summary, alternate, drive, summarise
+from benchmarks.load import Load, Outcome, Summary, alternate, drive, summarise
 from benchmarks.targets import Echo, Pgvector, Ragstone
-from benchmarks.texts import DIM, embeddings, sentences
+from benchmarks.texts import DIM, POOL, PROGRESS, embeddings, sentences
 from ragstone import Client, Document, Recipe
 from retrieval.cli.server_process import ServerProcess
 
@@ -54,22 +54,25 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--part", choices=("vector", "text", "all"), default="all")
-    parser.add_argument("--rows", type=int, default=50_000, help="vectors in the vector part")
+    parser.add_argument("--rows", type=int, default=POOL - QUERIES, help="vectors in the vector part")
     parser.add_argument("--text-rows", type=int, default=5_000, help="texts in the hybrid part")
     parser.add_argument("--clients", type=int, default=8, help="concurrent calls in the vector part")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one round of one peer")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one round of one peer")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.rows > POOL - QUERIES:
+        parser.error(f"there are vectors for at most {POOL - QUERIES:,} rows")
+    return options
 
 
 # -- vectors alone --------------------------------------------------------------------------
 
 
 def _vector_part(options: argparse.Namespace) -> dict[str, Any]:
-    texts = sentences(options.rows + QUERIES)
+    texts = sentences(POOL)
     vectors = embeddings(texts)
-    rows, queries = vectors[: options.rows], vectors[options.rows :]
+    rows, queries = vectors[: options.rows], vectors[-QUERIES:]
     truth = report.exact(rows, queries, K)
     load = Load(concurrency=options.clients, seconds=options.seconds, distinct=QUERIES)
     PROGRESS.print(f"Loading {options.rows:,} vectors into Ragstone and pgvector")
@@ -149,7 +152,7 @@ def _text_part(options: argparse.Namespace) -> dict[str, Any]:
     PROGRESS.print(f"Loading {len(rows):,} texts into Ragstone, which embeds them")
     with _server() as address:
         _store_texts(address, rows)
-        raw = RawHybrid.build(rows, embeddings(rows))
+        raw = RawHybrid.build(rows, embeddings(sentences(POOL))[: options.text_rows])
         target = Ragstone(address, COLLECTION, "hybrid", texts=asked, k=K)
         drive(target, Load(concurrency=4, calls=50, first=needed))
         measured = [_text_round(number, options, target, raw, asked) for number in range(options.rounds)]

@@ -6,7 +6,6 @@ library and the installed packages.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import json
@@ -20,33 +19,38 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "ragstone-bench"
+POOL = 51_000
 DIM = 384
 _MAX_WORDS = 20
 _PER_FILE = 60
+PROGRESS = Console(stderr=True)
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s+")
 _BLOCK = 1_000
 
 
-def sentences(count: int, *, seed: int = 7) -> list[str]:
-    """``count`` different short texts (5 to 20 words), chosen once a machine and then kept."""
-    kept = CACHE / f"texts-{count}-{seed}.json"
-    if kept.exists():
-        return list(json.loads(kept.read_text()))
+def sentences(count: int) -> list[str]:
+    """The first ``count`` of ``POOL`` different short texts (5 to 20 words), chosen once a machine."""
+    if count > POOL:
+        raise SystemExit(f"{count:,} texts were asked for; there are {POOL:,}")
+    kept = CACHE / "texts.json"
+    if not kept.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(_choose()))
+    return list(json.loads(kept.read_text()))[:count]
+
+
+def _choose() -> list[str]:
     found: dict[str, None] = {}
-    for path in _sources(seed):
+    for path in track(_sources(), description="Choosing texts", console=PROGRESS):
         for text in islice(_sentences_of(path), _PER_FILE):
             found[text] = None
-        if len(found) >= count:
-            break
-    else:
-        raise SystemExit(f"only {len(found)} texts are installed here; {count} were asked for")
-    texts = list(found)[:count]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(texts))
-    return texts
+        if len(found) >= POOL:
+            return list(found)[:POOL]
+    raise SystemExit(f"only {len(found):,} texts are installed here; {POOL:,} are needed")
 
 
 def embeddings(texts: list[str]) -> NDArray[np.float32]:
@@ -63,7 +67,7 @@ def _embed(blocks: list[list[str]]) -> None:
 
     model = minilm()
     CACHE.mkdir(parents=True, exist_ok=True)
-    for block in track(blocks, description="Embedding (kept for later runs)"):
+    for block in track(blocks, description="Embedding (kept for later runs)", console=PROGRESS):
         vectors = model.encode(block, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
         partial = _file(block).with_suffix(".partial.npy")
         np.save(partial, np.asarray(vectors, dtype=np.float32))
@@ -75,10 +79,10 @@ def _file(block: list[str]) -> Path:
     return CACHE / f"minilm-{digest}.npy"
 
 
-def _sources(seed: int) -> list[Path]:
+def _sources() -> list[Path]:
     roots = (Path(sysconfig.get_path(key)) for key in ("stdlib", "purelib"))
     paths = sorted({path for root in roots for path in root.rglob("*.py")})
-    random.Random(seed).shuffle(paths)
+    random.Random(7).shuffle(paths)
     return paths
 
 
@@ -105,10 +109,8 @@ def _docstrings_of(path: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Fill the cache for ``--rows`` texts."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--rows", type=int, default=51_000)
-    embeddings(sentences(parser.parse_args().rows))
+    """Fill the cache, before a benchmark needs it."""
+    embeddings(sentences(POOL))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from retrieval.config import Settings
 from retrieval.ingest.writer import Writer
 from retrieval.query.answer import Answerer
 from retrieval.query.hydration import Hydrator
+from retrieval.query.pages import decode_position, encode_position
 from retrieval.query.search import Searcher
 from retrieval.store.catalog import Catalog
 from retrieval.store.database import Database
@@ -194,10 +195,13 @@ class Ragstone:
     async def list_documents(
         self, collection: str, *, page_size: int, page_token: str
     ) -> tuple[list[Document], str]:
-        """Documents by id, and the token of the next page: the last id given."""
+        """Documents by id, and the token of the next page. Raises InvalidPageToken."""
         snapshot = self._collections.get(collection).snapshot
-        rows = await self._documents.list(snapshot.collection.id, after_id=page_token, limit=page_size)
-        return [_document(row) for row in rows], rows[-1].id if len(rows) == page_size else ""
+        after = decode_position(page_token)
+        rows = await self._documents.list(snapshot.collection.id, after_id=after, limit=page_size)
+        return [_document(row) for row in rows], encode_position(rows[-1].id) if len(
+            rows
+        ) == page_size else ""
 
     # -- retrieval ---------------------------------------------------------------------------------
 

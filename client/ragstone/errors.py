@@ -57,13 +57,6 @@ class RagstoneError(Exception):
         self.retry_after_s = retry_after_s
         self.metadata = dict(metadata or {})
 
-
-class InvalidArgument(RagstoneError):
-    """The request can never succeed as it is."""
-
-    status = "INVALID_ARGUMENT"
-    reason = "INVALID_ARGUMENT"
-
     @classmethod
     def at(cls, field: str, description: str, **metadata: str) -> Self:
         """The error for one wrong field, named by its path."""
@@ -77,7 +70,16 @@ class InvalidArgument(RagstoneError):
         """The same error, seen from outside: its fields are parts of ``path``."""
         violations = tuple(FieldViolation(f"{path}.{v.field}", v.description) for v in self.violations)
         message = "; ".join(f"{v.field}: {v.description}" for v in violations) or f"{path}: {self.message}"
-        return type(self)(message, violations=violations, metadata=self.metadata)
+        return type(self)(
+            message, violations=violations, retry_after_s=self.retry_after_s, metadata=self.metadata
+        )
+
+
+class InvalidArgument(RagstoneError):
+    """The request can never succeed as it is."""
+
+    status = "INVALID_ARGUMENT"
+    reason = "INVALID_ARGUMENT"
 
 
 class InvalidFilter(InvalidArgument):

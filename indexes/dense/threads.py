@@ -25,7 +25,7 @@ class Threads:
 
     def __init__(self) -> None:
         cores = len(os.sched_getaffinity(0))
-        self.walk_threads: Final = max(2, min(cores // 2, _MOST_WALK_THREADS))
+        self.walk_threads: Final = max(1, min(cores // 2, _MOST_WALK_THREADS))
         one_core = partial(faiss.omp_set_num_threads, 1)
         self._walks = ThreadPoolExecutor(self.walk_threads, "index-walk", one_core)
         self._scans = ThreadPoolExecutor(1, "index-scan", one_core)
@@ -34,7 +34,7 @@ class Threads:
 
     @property
     def walks(self) -> Executor:
-        """A few threads for searches that walk through graphs."""
+        """Half of the cores, for searches that walk through graphs: the event loop needs its share."""
         return self._walks
 
     @property

@@ -54,8 +54,8 @@ def demo(
             console.print(f"It serves on {server.address}; its index lies in {data_dir}.")
             _index(console, client, max_documents)
             for question in QUESTIONS:
-                _ask_in_all_modes(console, client, question)
-            _answer(console, client, QUESTIONS[0])
+                _search_in_all_modes(console, client, question)
+                _answer(console, client, question)
             _filter(console, client)
             _change(console, client)
         console.print(
@@ -108,7 +108,7 @@ def _index(console: Console, client: Client, max_documents: int) -> None:
     )
 
 
-def _ask_in_all_modes(console: Console, client: Client, question: str) -> None:
+def _search_in_all_modes(console: Console, client: Client, question: str) -> None:
     _headline(console, question)
     for mode in (Mode.LEXICAL, Mode.DENSE, Mode.HYBRID):
         explain = mode is Mode.HYBRID
@@ -117,15 +117,15 @@ def _ask_in_all_modes(console: Console, client: Client, question: str) -> None:
 
 
 def _answer(console: Console, client: Client, question: str) -> None:
-    _headline(console, f"An answer that cites its passages: {question}")
+    console.print("the answer, with its sources", style="bold")
     answer = Transcript()
     for event in client.answer(COLLECTION, question):
         answer.add(event)
         if isinstance(event, TextDelta):
-            console.print(event.text, end="", markup=False)
+            console.print(event.text.replace("\n", " "), end="", markup=False, soft_wrap=True)
     console.print()
     for line in answer.sources():
-        console.print(line, style="dim", markup=False)
+        console.print(line, style="dim", markup=False, soft_wrap=True)
     _expect(answer.done is not None and bool(answer.citations), "the answer cites nothing")
 
 
@@ -190,6 +190,8 @@ def _expect(condition: bool, otherwise: str) -> None:
 def _program() -> str:
     """How to call this program from here, as a shell writes it."""
     path = Path(sys.argv[0]).absolute()
+    if path.suffix == ".py":
+        return "python -m retrieval.cli.app"
     if shutil.which("ragstone") == str(path):
         return "ragstone"
     here = Path.cwd()

@@ -105,10 +105,12 @@ class Transcript:
                 self.done = event
 
     def sources(self) -> list[str]:
-        """One line a citation: its number, where it stands, and what it quotes."""
+        """One line a citation: the passage's number, where it stands, and what it quotes."""
+        numbers = {hit.chunk_id: number for number, hit in enumerate(self.contexts, start=1)}
         return [
-            f"[{n}] {c.document_id} ({c.start}:{c.end})  {output.snippet(c.quote, 100)}".rstrip()
-            for n, c in enumerate(self.citations, start=1)
+            f"[{numbers.get(c.chunk_id, '?')}] {c.document_id} ({c.start}:{c.end})  "
+            f"{output.snippet(c.quote, 100)}".rstrip()
+            for c in self.citations
         ]
 
 

@@ -194,6 +194,9 @@ class Drafter:
         vector = self._vector(document)
         if not document.text.strip() and vector is None:
             raise InvalidArgument.at("text", "is empty")
+        for name in ("id", "title", "text"):
+            if "\x00" in getattr(document, name):
+                raise InvalidArgument.at(name, "contains a NUL character, which no database stores as text")
         size = len(document.text.encode())
         if size > self._limits.max_document_bytes:
             raise InvalidArgument.at(

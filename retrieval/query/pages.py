@@ -58,6 +58,19 @@ def encode_page(query: Query, version_id: int, page: Page) -> str:
     return base64.urlsafe_b64encode(zlib.compress(data, level=1)).decode()
 
 
+def encode_position(document_id: str) -> str:
+    """The token for the documents after ``document_id`` in a listing."""
+    return base64.urlsafe_b64encode(document_id.encode()).decode()
+
+
+def decode_position(token: str) -> str:
+    """The id that a listing goes on after; "" at its begin. Raises InvalidPageToken."""
+    try:
+        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except ValueError as exc:
+        raise _refused("is damaged") from exc
+
+
 def _digest(query: Query, version_id: int, body: bytes) -> bytes:
     identity = repr(
         (

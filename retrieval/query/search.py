@@ -61,8 +61,8 @@ class Searcher:
     async def _search(self, serving: Serving, query: Query, *, at: str) -> SearchResult:
         try:
             return await self._answer(serving, query)
-        except InvalidArgument as exc:
-            raise exc.within(at) from exc
+        except RagstoneError as exc:
+            raise exc.within(at) if exc.violations else exc
 
     async def _answer(self, serving: Serving, query: Query) -> SearchResult:
         watch = Stopwatch()
@@ -173,9 +173,11 @@ class _Legs:
                 raise InvalidArgument.at("text", "is empty; give text or a vector")
             return None
         if query.space and query.space not in (space.id, space.name):
-            raise SpaceMismatch(
-                f"the query's vector is of space {query.space!r}, the serving version's are of {space.id!r}",
-                metadata={"query_space": query.space, "serving_space": space.id},
+            raise SpaceMismatch.at(
+                "vector",
+                f"is of space {query.space!r}, the serving version's vectors are of {space.id!r}",
+                query_space=query.space,
+                serving_space=space.id,
             )
         cosine = self._parts.recipe.index.metric == "cosine"
         return check_vector(query.vector, space.dim, cosine=cosine).reshape(1, -1)

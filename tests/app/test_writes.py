@@ -87,6 +87,7 @@ async def test_a_request_id_stands_for_one_request(app: App) -> None:
         (Document(id="x", text="a", metadata={"n": float("nan")}), "documents[1].metadata.n"),
         (Document(id="x", text="a", vector=np.ones(64, np.float32)), "documents[1].vector"),
         (Document(id="x", text="a" * (8 * 2**20 + 1)), "documents[1].text"),
+        (Document(id="x", text="a\x00b"), "documents[1].text"),
     ],
 )
 async def test_one_wrong_document_is_named_and_nothing_is_stored(

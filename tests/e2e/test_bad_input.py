@@ -169,7 +169,7 @@ def test_a_wrong_request_names_its_field_and_stores_nothing(
 
 def test_a_filter_error_says_the_column(client: Client, collections: Collections) -> None:
     with pytest.raises(InvalidFilter) as refused:
-        client.search(collections.texts, "harbour", filter='year >= >= 2020')
+        client.search(collections.texts, "harbour", filter="year >= >= 2020")
     assert refused.value.column == 9
 
 

@@ -10,7 +10,14 @@ from pyroaring import BitMap64
 
 from ragstone.errors import InvalidPageToken
 from ragstone.types import Mode, Query
-from retrieval.query.pages import MAX_SEEN, Page, decode_page, encode_page
+from retrieval.query.pages import (
+    MAX_SEEN,
+    Page,
+    decode_page,
+    decode_position,
+    encode_page,
+    encode_position,
+)
 
 QUERY = Query(text="what is a journal", mode=Mode.HYBRID)
 
@@ -60,3 +67,14 @@ def test_a_page_of_another_size_may_follow() -> None:
 
 def test_reading_on_ends_when_a_token_holds_no_more() -> None:
     assert encode_page(QUERY, 1, Page(seen=BitMap64(range(MAX_SEEN)))) == ""
+
+
+@given(st.text(min_size=1))
+def test_a_listing_goes_on_after_the_last_id(document_id: str) -> None:
+    assert decode_position(encode_position(document_id)) == document_id
+
+
+@pytest.mark.parametrize("token", ["?", "a", "ÿ", "_w=="])
+def test_a_damaged_listing_token_is_refused(token: str) -> None:
+    with pytest.raises(InvalidPageToken):
+        decode_position(token)
