@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BUF    := node_modules/.bin/buf
 # The compiled protos: buf needs them so, since protovalidate's own .proto is not kept here.
-IMAGE  := build/ragstone.binpb
+IMAGE  := .cache/ragstone.binpb
 # The first Python that runs and is new enough; `make setup PYTHON=...` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -40,10 +40,10 @@ check: setup $(BUF) ## Lint, types, import rules, the API's lint, generated stub
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@if [ -x $(BUF) ]; then mkdir -p .cache && \
-		$(BIN)/python tools/generate_stubs.py --image .cache/image.binpb && \
-		$(BUF) lint .cache/image.binpb --config proto/buf.yaml; fi
 	@$(BIN)/python tools/generate_stubs.py --check
+	@if [ -x $(BUF) ]; then mkdir -p $(dir $(IMAGE)) && \
+		$(BIN)/python tools/generate_stubs.py --image $(IMAGE) && \
+		$(BUF) lint $(IMAGE) --path ragstone --config proto/buf.yaml; fi
 
 # buf checks the .proto files. It comes through npm; without npm that one check is left out, except in CI.
 $(BUF): package.json
@@ -74,5 +74,5 @@ $(VENV)/.bench: $(STAMP)
 		--constraint constraints.txt --editable ./client --editable '.[bench]'
 	@touch $@
 
-clean: ## Remove what the targets made, .venv included
-	rm -rf $(VENV) node_modules .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## Remove what the targets made, .venv included; the benchmarks' embeddings stay
+	rm -rf $(VENV) node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

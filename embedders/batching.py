@@ -154,6 +154,7 @@ class Batcher(Generic[Item]):
         self._queries: _Lane[Item] = _Lane()
         self._bulk: _Lane[Item] = _Lane()
         self._bulk_running = 0
+        self._free = 0
         self._last_query_s = float("-inf")
         self._tokens_per_s = 0.0
         self._closing = False
@@ -283,17 +284,23 @@ class Batcher(Generic[Item]):
     def _next(self, since_bulk: int) -> tuple[list[_Entry[Item]], bool] | None:
         """Wait for the next batch; None when the batcher is closed and empty."""
         with self._changed:
-            while True:
-                if self._bulk and self._bulk_may_run(since_bulk):
-                    self._bulk_running += 1
-                    batch = self._bulk.take(self._share(self._bulk, self._limits.bulk_tokens))
-                    self._wake_feeders(batch[0].call)
-                    return batch, True
-                if self._queries:
-                    return self._queries.take(self._share(self._queries, self._limits.query_tokens)), False
+            self._free += 1
+            while (taken := self._take(since_bulk)) is None:
                 if self._closing and not self._calls:
                     return None
                 self._changed.wait(_QUIET_S if self._bulk else None)
+            self._free -= 1
+            return taken
+
+    def _take(self, since_bulk: int) -> tuple[list[_Entry[Item]], bool] | None:
+        if self._bulk and self._bulk_may_run(since_bulk):
+            self._bulk_running += 1
+            batch = self._bulk.take(self._share(self._bulk, self._limits.bulk_tokens))
+            self._wake_feeders(batch[0].call)
+            return batch, True
+        if self._queries:
+            return self._queries.take(self._share(self._queries, self._limits.query_tokens)), False
+        return None
 
     def _bulk_may_run(self, since_bulk: int) -> bool:
         if self._queries:
@@ -303,8 +310,8 @@ class Batcher(Generic[Item]):
         return time.monotonic() - self._last_query_s > _QUIET_S
 
     def _share(self, lane: _Lane[Item], budget: int) -> int:
-        """One worker's share of what waits, so that the others have work too; at most ``budget`` tokens."""
-        return min(budget, -(-lane.tokens // self._limits.workers))
+        """What one of the free workers takes: all, or a part where others are free to take the rest."""
+        return budget if self._free == 1 else min(budget, -(-lane.tokens // self._free))
 
     def _wake_feeders(self, call: _Call) -> None:
         if self._room:
@@ -335,9 +342,8 @@ class Batcher(Generic[Item]):
         self._deliver(batch, rows)
 
     def _deliver(self, batch: Sequence[_Entry[Item]], rows: Vectors) -> None:
-        finite = np.isfinite(rows).all(axis=1).tolist()
-        if not all(finite):
-            broken = dict.fromkeys(e.call for e, fine in zip(batch, finite, strict=True) if not fine)
+        broken = dict.fromkeys(batch[row].call for row in np.nonzero(~np.isfinite(rows))[0])
+        if broken:
             self._fail(broken, Internal("the model returned a vector that is not finite"))
         with self._changed:
             done = []

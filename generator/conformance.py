@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Final, TypeAlias, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeAlias
 
 from generator.base import Delta, End, Generated, Generator, Limits, Passage, Prompt, Quote
 from ragstone.errors import DeadlineExceeded
@@ -19,7 +19,8 @@ PROMPT: Final = Prompt(
         Passage(
             chunk_id="a#0",
             document_id="a",
-            text="Lindholm has a small harbour. \U0001f6a2 The harbour of Lindholm froze\n in January 1893.  It thawed late.",
+            text="Lindholm has a harbour. \U0001f6a2 The harbour of Lindholm froze\n in January 1893. \n"
+            "It thawed late.",
         ),
         Passage(chunk_id="b#0", document_id="b", text="Bees store honey in combs of wax."),
         Passage(chunk_id="c#0", document_id="c", text=""),
@@ -91,7 +92,7 @@ async def no_passages_is_a_valid_prompt(opener: Opener) -> None:
 async def a_closed_stream_leaves_it_usable(opener: Opener) -> None:
     """A client that goes away after the first item does not hurt the next."""
     async with _opened(opener) as generator:
-        stream = cast(AsyncGenerator[Generated, None], generator.stream(PROMPT, Limits()))
+        stream = generator.stream(PROMPT, Limits())
         await anext(stream)
         await stream.aclose()
         assert isinstance((await _items(generator, PROMPT))[-1], End)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -57,7 +57,7 @@ async def open_generator(options: Mapping[str, Any]) -> Generator:
 
 
 class ExtractiveGenerator:
-    """Quotes up to ``max_sentences`` sentences, best first, each followed by its passage's number: `` [1]``."""
+    """Quotes up to ``max_sentences`` sentences, best first, each with its passage's number: `` [1]``."""
 
     def __init__(self, *, max_sentences: int = 3) -> None:
         self._max_sentences = max_sentences
@@ -70,7 +70,7 @@ class ExtractiveGenerator:
         *,
         cache_salt: str = "",
         deadline_s: float | None = None,
-    ) -> AsyncIterator[Generated]:
+    ) -> AsyncGenerator[Generated, None]:
         """One delta and one quote a sentence, then ``End``; tokens are words. NO_EVIDENCE comes without text.
 
         Raises DeadlineExceeded, and BackendUnavailable after ``close``.
@@ -128,7 +128,7 @@ class Scored:
 
 
 def choose(prompt: Prompt, limit: int) -> list[Scored]:
-    """Up to ``limit`` sentences, best first; none where no sentence shares a word of meaning with the question.
+    """Up to ``limit`` sentences, best first; none where none shares a word of meaning with the question.
 
     A sentence's score is the sum of the inverse sentence frequencies of the question's terms in it, plus a
     share of what its whole passage has of them. Near-repetitions of a chosen sentence are left out
@@ -210,7 +210,7 @@ def _similarity(a: frozenset[str], b: frozenset[str]) -> float:
 def _within(
     passages: Sequence[Passage], chosen: Sequence[Scored], max_words: int
 ) -> tuple[list[Scored], bool]:
-    """The first of ``chosen`` that fit into ``max_words``, a lone long one cut; and whether anything was lost."""
+    """The first of ``chosen`` that fit, a lone long one cut; and whether anything was left out."""
     fitting: list[Scored] = []
     left = max_words
     for sentence in chosen:

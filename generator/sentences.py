@@ -31,14 +31,14 @@ _INITIALS: Final = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 _ABBREVIATIONS: Final = frozenset(
     """
     mr mrs ms dr prof rev hon sr jr st mt ft gen col maj capt lt sgt gov sen rep pres vs etc eg ie cf al ca
-    approx est dept univ inc ltd co corp bros no nos vol pp ed eds fig figs eq sec ch art para jan feb mar apr
+    approx est dept univ inc ltd corp bros nos vol pp eds fig figs eq sec ch para jan feb mar apr
     jun jul aug sep sept oct nov dec bzw usw vgl nr str tel abb mme mlle env sig sra dott
     """.split()
 )
 
 
 def sentences(text: str) -> Iterator[Span]:
-    """The sentences of ``text`` in order, without the white space around them; together they hold all the rest."""
+    """The sentences of ``text`` in order, without the white space around them; they hold all the rest."""
     begin = 0
     for match in _BOUNDARY.finditer(text):
         if match["spaced"] == "." and _goes_on(text, begin, match.start(), match.end()):
@@ -49,14 +49,15 @@ def sentences(text: str) -> Iterator[Span]:
 
 
 def _goes_on(text: str, begin: int, stop: int, end: int) -> bool:
-    """Whether the full stop at ``stop`` ends no sentence: an abbreviation, an initial, a small letter next."""
+    """Whether the full stop at ``stop`` ends no sentence: abbreviation, initial, or a small letter next."""
     following = text[end : end + 8].lstrip()[:1]
     if following.islower():
         return True
     word = _LAST_WORD.search(text, max(begin, stop - 24), stop)
     if word is None:
         return False
-    return word[0].casefold() in _ABBREVIATIONS or bool(_INITIALS.fullmatch(word[0])) and word[0].isupper()
+    initials = _INITIALS.fullmatch(word[0]) is not None and word[0].isupper()
+    return initials or word[0].casefold() in _ABBREVIATIONS
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:

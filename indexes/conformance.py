@@ -81,9 +81,11 @@ def true_neighbours(model: Mapping[int, NDArray[np.float32]], query: Vectors, k:
 
 
 def recall_of(found: Neighbours, truth: list[Keys]) -> float:
-    """The share of the true neighbours that stand in their row."""
+    """The share of the true neighbours that stand in their row; where there are none, all of them."""
+    truth = [row[row >= 0] for row in truth]
     hits = sum(len(np.intersect1d(row, true)) for row, true in zip(found.keys, truth, strict=True))
-    return hits / max(1, sum(map(len, truth)))
+    total = sum(map(len, truth))
+    return hits / total if total else 1.0
 
 
 async def _filled(subject: Subject, count: int = 300) -> tuple[VectorIndex, dict[int, Vectors]]:

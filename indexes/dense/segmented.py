@@ -261,17 +261,19 @@ class SegmentedIndex:
     async def _keep_up(self) -> None:
         """Freeze and merge whenever the limits say so; a failure is reported by ``stats``, and retried."""
         patience: float | None = None
+        pause = self._limits.idle_s
         while True:
             idle = await self._sleep(patience)
             patience = self._limits.idle_s
             try:
-                worked = await _to_the_end(self._work(idle=idle))
-                self._last_error = ""
+                if await _to_the_end(self._work(idle=idle)):
+                    self._last_error, pause = "", self._limits.idle_s
+                elif idle:
+                    patience = None
             except Exception as error:  # noqa: BLE001 - the old state serves on
                 self._last_error = f"{type(error).__name__}: {error}"
-                worked = True
-            if idle and not worked:
-                patience = None
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, self._limits.longest_pause_s)
 
     async def _sleep(self, patience: float | None) -> bool:
         """Until something changes; True when nothing did for ``patience`` seconds."""

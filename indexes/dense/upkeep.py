@@ -17,6 +17,8 @@ class UpkeepLimits:
     freeze_at: int = 2_048
     idle_freeze_at: int = 512
     idle_s: float = 2.0
+    longest_pause_s: float = 60.0
+    """After failures upkeep pauses for ``idle_s``, then twice as long each time, but no longer than this."""
     ratio: int = 4
     idle_ratio: int = 32
     dead_share: float = 0.2
@@ -49,7 +51,7 @@ def next_task(delta: int, tiers: Sequence[Tier], limits: UpkeepLimits, *, idle: 
     """What to do now with ``delta`` new rows and these segments; None when all is well."""
     raw = tuple(place for place, tier in enumerate(tiers) if tier.raw)
     pending = delta + sum(tiers[place].live for place in raw)
-    if pending >= (limits.idle_freeze_at if idle else limits.freeze_at):
+    if pending >= (min(limits.idle_freeze_at, limits.freeze_at) if idle else limits.freeze_at):
         return Task(merge=_taken_along(raw, pending, tiers, limits.idle_ratio if idle else limits.ratio))
     if len(raw) > limits.raw_segments:
         return Task(merge=raw, freeze=False)

@@ -99,13 +99,15 @@ def _index(console: Console, client: Client, max_documents: int) -> None:
     if COLLECTION not in {c.name for c in client.list_collections()}:
         client.create_collection(COLLECTION)
     started = time.perf_counter()
-    import_with_progress(client, COLLECTION, docstrings.corpus(max_documents))
+    written = import_with_progress(client, COLLECTION, docstrings.corpus(max_documents))
     seconds = time.perf_counter() - started
     made = client.get_collection(COLLECTION)
     console.print(
         f"{made.documents:,} documents, {made.chunks:,} chunks in {seconds:.1f} s "
-        f"({made.documents / seconds:,.0f} documents/s); embedding space {made.serving.space}"
+        f"({(written.documents + written.unchanged) / seconds:,.0f} documents/s, "
+        f"{written.unchanged:,} were there already)"
     )
+    console.print(f"embedding space: {made.serving.space}")
 
 
 def _search_in_all_modes(console: Console, client: Client, question: str) -> None:

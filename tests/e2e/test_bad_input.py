@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -23,6 +24,9 @@ from ragstone.errors import (
     RagstoneError,
     SpaceMismatch,
 )
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeServer, RealServer
 
 pytestmark = pytest.mark.e2e
 
@@ -173,16 +177,19 @@ def test_a_filter_error_says_the_column(client: Client, collections: Collections
     assert refused.value.column == 9
 
 
-def test_bytes_that_are_not_utf8_are_refused_with_the_field(server, client, collections) -> None:
+def test_bytes_that_are_not_utf8_are_refused_with_the_field(
+    server: RealServer, client: Client, collections: Collections
+) -> None:
     """A client in another language could send them; Ragstone's own cannot."""
     text = field(2, b"\xff\xfe")
     request = field(1, collections.texts.encode()) + field(2, field(1, b"new") + text)
     with grpc.insecure_channel(server.address) as channel:
+        upsert_documents: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         upsert_documents = channel.unary_unary("/ragstone.v1.Documents/UpsertDocuments")
         with pytest.raises(grpc.RpcError) as refused:
             upsert_documents(request, timeout=10.0)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "documents[0].text" in refused.value.details()
+    assert "documents[0].text" in str(refused.value.details())
     assert [document.id for document in client.list_documents(collections.texts)] == ["first"]
 
 
@@ -191,7 +198,9 @@ def field(number: int, data: bytes) -> bytes:
     return bytes([number << 3 | 2, len(data)]) + data
 
 
-def test_a_damaged_pdf_is_named_and_the_others_are_stored(server, client, name: str, tmp_path) -> None:
+def test_a_damaged_pdf_is_named_and_the_others_are_stored(
+    server: RealServer, client: Client, name: str, tmp_path: Path
+) -> None:
     client.create_collection(name, recipe=Recipe(embedder={"kind": "hashing", "dim": DIM}))
     (tmp_path / "damaged.pdf").write_bytes(b"%PDF-1.7\n1 0 obj\n<< /Type /Cata")
     (tmp_path / "good.txt").write_text("a harbour at night")
@@ -204,7 +213,7 @@ def test_a_damaged_pdf_is_named_and_the_others_are_stored(server, client, name: 
     assert [document.text for document in client.list_documents(name)] == ["a harbour at night"]
 
 
-async def test_cancelled_calls_stop_working(make_server) -> None:
+async def test_cancelled_calls_stop_working(make_server: MakeServer) -> None:
     """Minutes of work, all cancelled, on a server that runs one call at a time: the next one is served."""
     server = make_server(config="[limits]\nmax_concurrent_requests = 1\n")
     server.start()

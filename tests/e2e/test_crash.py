@@ -11,12 +11,16 @@ import random
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from ragstone import Client, Document, Recipe
 from ragstone.errors import RagstoneError
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeServer, RealServer
 
 DIM = 16
 OWNED = 12
@@ -110,7 +114,7 @@ def found_texts(client: Client, collection: str, mode: str) -> Texts:
     """Everything that a search for the common word sees, once the journal is applied."""
     seq = client.get_collection(collection).seq
     brought = vector("any") if collection == "hnsw" else None
-    given = {} if mode == "lexical" or brought is None else {"vector": brought}
+    given: dict[str, Any] = {} if mode == "lexical" or brought is None else {"vector": brought}
     result = client.search(collection, COMMON, k=500, depth=500, mode=mode, min_seq=seq, **given)
     assert not result.degraded
     assert len({hit.document_id for hit in result.hits}) == len(result.hits), "a document came twice"
@@ -131,7 +135,7 @@ def check_against_model(client: Client, writers: list[Writer]) -> None:
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_a_killed_server_loses_nothing_acknowledged_and_revives_nothing_deleted(
-    make_server, request: pytest.FixtureRequest
+    make_server: MakeServer, request: pytest.FixtureRequest
 ) -> None:
     chance = random.Random(20)
     server = make_server(config=SETTINGS)
@@ -154,7 +158,7 @@ def test_a_killed_server_loses_nothing_acknowledged_and_revives_nothing_deleted(
     assert server.stop() == 0
 
 
-def write_until_killed(server, writers: list[Writer], *, after_s: float) -> None:
+def write_until_killed(server: RealServer, writers: list[Writer], *, after_s: float) -> None:
     killed = threading.Event()
     with Client(server.address, timeout=20.0) as client:
         threads = [threading.Thread(target=writer.run, args=(client, killed)) for writer in writers]
@@ -170,7 +174,7 @@ def write_until_killed(server, writers: list[Writer], *, after_s: float) -> None
             raise writer.failure
 
 
-def kill_while_it_starts(server, *, after_s: float) -> None:
+def kill_while_it_starts(server: RealServer, *, after_s: float) -> None:
     """Once more, in the middle of its recovery."""
     server.launch()
     threading.Event().wait(after_s)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from ragstone import Citation, Client, Contexts, Document, Done, Health, Recipe, TextDelta, Usage
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeServer
 
 pytestmark = pytest.mark.e2e
 
@@ -106,7 +110,7 @@ def test_pages_neither_repeat_nor_lose_a_hit(client: Client, docs: str) -> None:
     assert sorted(found) == sorted(PASSAGES)
 
 
-def test_a_stopped_server_says_so_ends_well_and_serves_the_same_again(make_server) -> None:
+def test_a_stopped_server_says_so_ends_well_and_serves_the_same_again(make_server: MakeServer) -> None:
     server = make_server(config="drain_s = 1.0\n")
     server.start()
     recipe = Recipe(embedder={"kind": "hashing", "dim": 16})

@@ -1,4 +1,4 @@
-"""The disk dies at every single write: what was durable before, or what was becoming durable, answers fully."""
+"""The disk dies at every single write: the state before or the state that was being written answers fully."""
 
 from __future__ import annotations
 

@@ -120,8 +120,10 @@ class IndexMachine(RuleBasedStateMachine):
         truth = [true_neighbours(model, query, 10, self.metric) for query in QUERIES]
         for row, true in zip(exact.keys, truth, strict=True):
             assert row.tolist() == true.tolist() + [-1] * (10 - len(true))
-        found = self.run(self.index.search(QUERIES, 10, allow=allow))
-        assert recall_of(found, truth) >= (0.9 if self.kind == "hnsw" else 1.0)
+        # Narrow, so that graphs are walked even where comparing with each row would cost less.
+        narrow = SearchParams(ef_search=16)
+        found = self.run(self.index.search(QUERIES, 10, allow=allow, params=narrow))
+        assert recall_of(found, truth) >= (0.8 if self.kind == "hnsw" else 1.0)
 
     def teardown(self) -> None:
         self.run(self.index.close())

@@ -47,9 +47,11 @@ def hnsw(tmp_path: Path) -> Open:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for the background, for a bounded time."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
+    for _ in range(6_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the background did not get there")
 
 
 def details(index: SegmentedIndex) -> list[Mapping[str, Any]]:
@@ -221,7 +223,7 @@ async def test_a_filter_keeps_recall(share: float, pattern: str, filled: Segment
     found = await filled.search(queries, 10, allow=allow)
     exact = await filled.search(queries, 10, allow=allow, params=EXACT)
     assert recall_of(found, list(exact.keys)) >= 0.95
-    assert (found.keys >= 0).all()
+    assert (found.keys >= 0).sum() == (exact.keys >= 0).sum()
 
 
 @pytest.fixture(scope="session")
@@ -231,9 +233,8 @@ def graph_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def fill() -> None:
         directory = LocalDirectory(folder)
-        options = {"m": 16, "ef_construction": 80}
         index = await open_hnsw(
-            directory=directory, dim=DIM, metric=Metric.COSINE, options=options, limits=BY_HAND
+            directory=directory, dim=DIM, metric=Metric.COSINE, options={}, limits=BY_HAND
         )
         await index.apply(batch_of(clustered(12_000)), seq=1)
         await index.compact()
@@ -285,7 +286,7 @@ async def test_the_truth_of_the_graph_is_that_of_brute_force(filled: SegmentedIn
 
 
 async def test_a_recall_target_picks_a_width_for_each_segment_and_keeps_it(hnsw: Open) -> None:
-    widths = {}
+    widths: dict[float, int] = {}
     vectors = clustered(6_000)
     for target in (0.6, 0.999):
         index = await hnsw(recall_target=target, m=8, ef_construction=40)
@@ -321,9 +322,9 @@ async def test_a_wrong_option_is_named(options: dict[str, object], field: str, t
 
 async def test_unknown_kinds_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     directory = LocalDirectory(tmp_path)
-    with pytest.raises(InvalidArgument, match="recipe.index.kind: 'tree' is unknown; known: flat, hnsw"):
+    with pytest.raises(InvalidArgument, match=r"recipe\.index\.kind: 'tree' is unknown; known: flat, hnsw"):
         await open_dense("tree", directory=directory, dim=DIM, metric=Metric.COSINE, options={})
-    with pytest.raises(InvalidArgument, match="recipe.lexical.kind: .* known: okapi, tantivy"):
+    with pytest.raises(InvalidArgument, match=r"recipe\.lexical\.kind: .* known: okapi, tantivy"):
         await open_lexical("grep", directory=directory, options={})
 
 
