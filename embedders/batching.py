@@ -199,7 +199,7 @@ class Batcher(Generic[Item]):
         """Finish what was accepted, then end the threads."""
         self._closing = True
         if self._calls:
-            self._idle = asyncio.Event()
+            self._idle = self._idle or asyncio.Event()
             await self._idle.wait()
         with self._changed:
             self._changed.notify_all()
@@ -342,7 +342,7 @@ class Batcher(Generic[Item]):
         self._deliver(batch, rows)
 
     def _deliver(self, batch: Sequence[_Entry[Item]], rows: Vectors) -> None:
-        broken = dict.fromkeys(batch[row].call for row in np.nonzero(~np.isfinite(rows))[0])
+        broken = dict.fromkeys(batch[int(row)].call for row in np.nonzero(~np.isfinite(rows))[0])
         if broken:
             self._fail(broken, Internal("the model returned a vector that is not finite"))
         with self._changed:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import structlog
 
 from embedders.base import Embedder
 from indexes.base import Compactable, LexicalIndex, Metric, VectorIndex
 from indexes.metadata import MetadataIndex
+from ragstone.errors import CorruptIndex
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 class Opener(Protocol):
@@ -60,21 +68,37 @@ class Parts:
 async def open_parts(opener: Opener, recipe: PinnedRecipe, path: Path) -> Parts:
     """Open every part that ``recipe`` names, the indexes under ``path``.
 
-    Raises InvalidArgument naming ``recipe.<section>.<key>`` for options that a back end refuses.
+    An index whose files are damaged is begun anew: the journal has all that it held. Raises InvalidArgument
+    naming ``recipe.<section>.<key>`` for options that a back end refuses.
     """
     embedder = await opener.embedder(recipe.embedder)
-    dense = await opener.dense(
-        recipe.index.kind,
-        path=path / "dense",
-        dim=embedder.space.dim,
-        metric=recipe.index.metric,
-        options=recipe.index.options,
-    )
-    try:
-        lexical = await opener.lexical(
-            recipe.lexical.kind, path=path / "lexical", options=recipe.lexical.options
+    index, words = recipe.index, recipe.lexical
+
+    async def open_dense() -> VectorIndex:
+        return await opener.dense(
+            index.kind,
+            path=path / "dense",
+            dim=embedder.space.dim,
+            metric=index.metric,
+            options=index.options,
         )
+
+    async def open_lexical() -> LexicalIndex:
+        return await opener.lexical(words.kind, path=path / "lexical", options=words.options)
+
+    dense = await _open_or_begin_anew(open_dense, path / "dense")
+    try:
+        lexical = await _open_or_begin_anew(open_lexical, path / "lexical")
     except BaseException:
         await dense.close()
         raise
     return Parts(recipe=recipe, embedder=embedder, dense=dense, lexical=lexical, metadata=MetadataIndex())
+
+
+async def _open_or_begin_anew(open_index: Callable[[], Awaitable[T]], path: Path) -> T:
+    try:
+        return await open_index()
+    except CorruptIndex as exc:
+        log.error("index_damaged", path=str(path), reason=exc.message, action="rebuild from the journal")
+        await asyncio.to_thread(shutil.rmtree, path)
+        return await open_index()

@@ -42,6 +42,21 @@ async def test_what_was_committed_but_not_indexed_is_indexed_after_a_restart(set
     await second.ragstone.close()
 
 
+@pytest.mark.parametrize("damaged", ["dense/*.vectors", "dense/MANIFEST.json", "lexical/tantivy/meta.json"])
+async def test_a_damaged_index_is_built_anew_from_the_journal(settings: Settings, damaged: str) -> None:
+    first = App(await build(settings))
+    await first.ragstone.create_collection("docs", Recipe(index={"kind": "hnsw"}))
+    await first.upsert(*DOCUMENTS)
+    await first.ragstone.close()
+    [file, *_] = (settings.data_dir / "versions").glob(f"*/{damaged}")
+    file.write_bytes(b"\x00 damaged \x00")
+
+    second = App(await build(settings))
+    for mode in Mode:
+        assert len(await second.found(Query(text="passage about the sea", mode=mode, k=50))) == 30
+    await second.ragstone.close()
+
+
 async def test_a_model_that_is_away_delays_indexing_and_loses_nothing(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

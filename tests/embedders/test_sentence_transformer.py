@@ -1,10 +1,14 @@
 """Sentence Transformers models: the authors' vectors, in less time."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
 from embedders.base import Embedder
 from embedders.registry import open_embedder
@@ -62,6 +66,41 @@ async def test_prompts_and_truncation_make_another_space_and_other_vectors(
     got = np.concatenate([query, passage])
     assert (got * wanted).sum(axis=1).min() >= 0.99999
     assert (embedder.space.query_prompt, embedder.space.max_tokens) == ("query: ", 16)
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
+    """A small random model that is no BERT and does not pool by the mean."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("distilled")
+    config = DistilBertConfig(vocab_size=30_522, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
+    DistilBertModel(config).save_pretrained(folder / "base")
+    AutoTokenizer.from_pretrained(find_weights(DEFAULT_MODEL).path).save_pretrained(folder / "base")
+    body = Transformer(str(folder / "base"), max_seq_length=64)
+    return SentenceTransformer(modules=[body, Pooling(32, pooling_mode="cls")], device="cpu")
+
+
+async def test_other_architectures_and_poolings_are_computed_as_their_authors_do(
+    distilled: SentenceTransformer, tmp_path: Path
+) -> None:
+    distilled.save(str(tmp_path / "distilled"))
+    embedder = await open_embedder(
+        "sentence_transformer", {"device": "cpu", "model": str(tmp_path / "distilled")}
+    )
+    try:
+        got = await embedder.embed_passages(TEXTS)
+    finally:
+        await embedder.close()
+    wanted = distilled.encode(TEXTS, normalize_embeddings=True)
+    assert (got * wanted).sum(axis=1).min() >= 0.99999
+    space = embedder.space
+    assert (space.name, space.pooling, space.max_tokens) == ("distilled", "cls", 64)
+
+
+async def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(InvalidArgument, match="does not|not a Sentence"):
+        await open_embedder("sentence_transformer", {"model": str(tmp_path)})
 
 
 async def test_more_tokens_than_the_model_has_positions_are_refused() -> None:
