@@ -11,9 +11,6 @@ from indexes.dense.options import HnswOptions
 from indexes.dense.segments import Rows, Shape, live_rows, write_flat, write_hnsw
 from indexes.dense.view import Part
 
-_DEAD_SHARE: Final = 0.1
-"""A graph with at most this share of dead rows is worth extending instead of building it anew."""
-
 _MOST_TO_INSERT: Final = 4
 """A graph is worth extending by at most this many times its own rows."""
 
@@ -24,14 +21,17 @@ def merge_parts(
     inputs: Sequence[Part],
     options: HnswOptions | None,
     cancelled: Callable[[], bool],
+    *,
+    dead_share: float,
 ) -> Part | None:
     """A part with the live rows of ``inputs``, or None when there are none; without ``options``, no graph.
 
     Keys grow with time, so the largest graph often comes before all else: then it is copied and only the
-    other rows are inserted, which costs a fraction. Its dead rows stay in it, dead.
+    other rows are inserted, which costs a fraction. Its dead rows stay in it, dead; with more of them than
+    ``dead_share`` it is built anew.
     """
     inputs = sorted(inputs, key=lambda part: int(part.segment.keys[0]))
-    base = _base(inputs, options)
+    base = _base(inputs, options, dead_share)
     taken = [
         np.arange(len(part.segment.keys)) if part is base else live_rows(part.segment, part.alive)
         for part in inputs
@@ -53,7 +53,7 @@ def merge_parts(
     return Part(segment, alive)
 
 
-def _base(inputs: Sequence[Part], options: HnswOptions | None) -> Part | None:
+def _base(inputs: Sequence[Part], options: HnswOptions | None, dead_share: float) -> Part | None:
     """The first part, if the others' rows can be added behind its own."""
     first = inputs[0]
     if (
@@ -66,5 +66,5 @@ def _base(inputs: Sequence[Part], options: HnswOptions | None) -> Part | None:
     last_key = first.segment.keys[-1]
     in_order = all(part.segment.keys[0] > last_key for part in inputs[1:])
     inserted = sum(part.live for part in inputs[1:])
-    worth = inserted <= _MOST_TO_INSERT * first.live and first.dead <= _DEAD_SHARE * len(first.segment.keys)
+    worth = inserted <= _MOST_TO_INSERT * first.live and first.dead <= dead_share * len(first.segment.keys)
     return first if in_order and worth else None

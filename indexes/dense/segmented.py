@@ -230,7 +230,7 @@ class SegmentedIndex:
             segment = await self._threads.write(_write_delta, self._shape, self._next_name(), start.delta)
             await self._commit(lambda view: view.flushed(start.delta, segment), durable_from=start)
 
-    async def _merge(self, inputs: Sequence[Part], *, freeze: bool) -> None:
+    async def _merge(self, inputs: Sequence[Part], *, freeze: bool, dead_share: float) -> None:
         output = await self._threads.build(
             merge_parts,
             self._shape,
@@ -238,6 +238,7 @@ class SegmentedIndex:
             inputs,
             self._graph if freeze else None,
             lambda: self._closed,
+            dead_share=dead_share,
         )
         async with self._committing:
             await self._commit(lambda view: view.merged(inputs, output), durable_from=self._durable)
@@ -303,14 +304,14 @@ class SegmentedIndex:
         # The flush, and a checkpoint beside it, only ever add segments.
         inputs = [part for part in self._durable.parts if part.segment in chosen]
         if len(inputs) > 1 or any(part.dead or self._is_raw(part) for part in inputs):
-            await self._merge(inputs, freeze=task.freeze)
+            await self._merge(inputs, freeze=task.freeze, dead_share=self._limits.extended_dead_share)
 
     async def _compact(self) -> None:
         async with self._merging:
             await self._flush()
             inputs = self._durable.parts
             if len(inputs) > 1 or any(part.dead or self._is_raw(part) for part in inputs):
-                await self._merge(inputs, freeze=True)
+                await self._merge(inputs, freeze=True, dead_share=0.0)
 
     def _is_raw(self, part: Part) -> bool:
         return self._graph is not None and part.segment.graph is None

@@ -23,6 +23,8 @@ class UpkeepLimits:
     idle_ratio: int = 32
     dead_share: float = 0.2
     """A segment with more dead rows than this share is rewritten when the index is idle."""
+    extended_dead_share: float = 0.1
+    """A graph with more dead rows than this share is built anew instead of being extended."""
     raw_segments: int = 8
     """So many small segments without a graph are joined, even when they stay too small for one."""
 

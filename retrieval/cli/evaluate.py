@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ragstone import Client
 from ragstone.errors import NotFound
-from ragstone.types import Collection, Mode, Query, SearchResult
+from ragstone.types import Collection, Hit, Mode, Query
 from retrieval.cli import beir, output
 from retrieval.cli.ingest import Reading, import_with_progress
 from retrieval.cli.options import (
@@ -29,11 +29,10 @@ from retrieval.cli.options import (
 from retrieval.cli.search import FusionOption, ModeOption, fusion_of
 
 DEPTH: Final = 100
-"""Documents ranked a query."""
+"""Documents ranked a query, and hits on its first page."""
 MAX_HITS: Final = 1_000
 """Chunks looked at to rank ``DEPTH`` documents."""
-HITS_A_CALL: Final = 1_600
-"""Bounds a reply to a few MiB."""
+QUERIES_A_CALL: Final = 16
 CALL_S: Final = 600.0
 """The first call may wait for an index that still follows its journal."""
 
@@ -72,7 +71,7 @@ def evaluate(
     test = beir.load(dataset)
     with connect(server) as client:
         filled = _filled(client, collection, test, recipe)
-        ask = Query(mode=mode, fusion=fusion_of(fusion), depth=depth, min_seq=filled.seq)
+        ask = Query(k=DEPTH, mode=mode, fusion=fusion_of(fusion), depth=depth, min_seq=filled.seq)
         started = time.perf_counter()
         rankings = dict(_rank(client, filled, test.queries, ask))
         seconds = time.perf_counter() - started
@@ -104,36 +103,38 @@ def _filled(client: Client, name: str, test: beir.TestCollection, recipe: Path |
 def _rank(
     client: Client, collection: Collection, queries: Mapping[str, Mapping[str, Any]], ask: Query
 ) -> Iterator[tuple[str, list[str]]]:
-    """Rank at least ``DEPTH`` documents a query, many queries a call."""
-    k = _hits_wanted(collection, client.info().max_k)
-    size = max(1, min(client.info().max_batch, HITS_A_CALL // k))
+    """The documents of each query, many queries a call."""
     ids = list(queries)
     with _progress() as progress:
         task = progress.add_task("searching", total=len(ids))
-        for start in range(0, len(ids), size):
-            batch = ids[start : start + size]
-            asked = [replace(ask, text=str(queries[qid]["text"]), k=k) for qid in batch]
-            for qid, query, result in zip(
-                batch, asked, client.batch_search(collection.name, asked, timeout=CALL_S), strict=True
-            ):
-                yield qid, _documents(client, collection.name, query, result)
-            progress.advance(task, len(batch))
+        for start in range(0, len(ids), QUERIES_A_CALL):
+            asked = {
+                qid: replace(ask, text=str(queries[qid]["text"]))
+                for qid in ids[start : start + QUERIES_A_CALL]
+            }
+            for qid, hits in _hits(client, collection, asked).items():
+                yield qid, beir.best_documents(hits, DEPTH)
+            progress.advance(task, len(asked))
 
 
-def _hits_wanted(collection: Collection, max_k: int) -> int:
-    """Hits that should hold ``DEPTH`` documents, from the mean number of chunks a document has."""
-    chunks_a_document = -(-collection.chunks // max(collection.documents, 1))
-    return min(DEPTH * max(chunks_a_document, 1), 400, max_k)
+def _hits(client: Client, collection: Collection, asked: Mapping[str, Query]) -> dict[str, list[Hit]]:
+    """Follow the pages of each query until ``DEPTH`` documents are found, or there is no more.
 
-
-def _documents(client: Client, collection: str, query: Query, result: SearchResult) -> list[str]:
-    """Follow the pages until ``DEPTH`` documents are found, or there is no more."""
-    hits = list(result.hits)
-    while result.next_page_token and len(hits) < MAX_HITS and len(beir.best_documents(hits)) < DEPTH:
-        query = replace(query, page_token=result.next_page_token)
-        [result] = client.batch_search(collection, [query], timeout=CALL_S)
-        hits += result.hits
-    return beir.best_documents(hits, DEPTH)
+    The first page is what a search sees by default; only what ranks below it is fetched in larger pages.
+    """
+    hits: dict[str, list[Hit]] = {qid: [] for qid in asked}
+    wanted = min(DEPTH, collection.documents)
+    more = min(DEPTH * -(-collection.chunks // max(collection.documents, 1)), MAX_HITS - DEPTH)
+    while asked:
+        results = client.batch_search(collection.name, list(asked.values()), timeout=CALL_S)
+        following = {}
+        for (qid, query), result in zip(asked.items(), results, strict=True):
+            hits[qid] += result.hits
+            enough = len(hits[qid]) >= MAX_HITS or len(beir.best_documents(hits[qid])) >= wanted
+            if result.next_page_token and not enough:
+                following[qid] = replace(query, page_token=result.next_page_token, k=more)
+        asked = following
+    return hits
 
 
 def _groups(

@@ -99,7 +99,7 @@ async def test_other_architectures_and_poolings_are_computed_as_their_authors_do
 
 async def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(InvalidArgument, match="does not|not a Sentence"):
+    with pytest.raises(InvalidArgument, match="model"):
         await open_embedder("sentence_transformer", {"model": str(tmp_path)})
 
 
