@@ -15,20 +15,21 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
+from pyroaring import BitMap64
 
-from indexes.base import Keys, Neighbours, SearchParams, Vectors
+from indexes.base import Neighbours, SearchParams, Vectors
 
 _MOST_QUERIES: Final = 64
 """In one call: so that the first of a batch does not wait long for its last."""
 
-Run: TypeAlias = Callable[[Vectors, int, Keys | None, SearchParams], Neighbours]
+Run: TypeAlias = Callable[[Vectors, int, BitMap64 | None, SearchParams], Neighbours]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     queries: Vectors
     k: int
-    allow: Keys | None
+    allow: BitMap64 | None
     params: SearchParams
     answer: asyncio.Future[Neighbours]
 
@@ -48,7 +49,9 @@ class Coalescer:
         self._mutex = threading.Lock()
         """Guards ``_idle`` and ``_waiting``; held no longer than it takes to pick a batch."""
 
-    async def search(self, queries: Vectors, k: int, allow: Keys | None, params: SearchParams) -> Neighbours:
+    async def search(
+        self, queries: Vectors, k: int, allow: BitMap64 | None, params: SearchParams
+    ) -> Neighbours:
         """What ``run`` returns for these arguments. A caller that is cancelled disturbs no other."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(queries, k, allow, params, loop.create_future())

@@ -158,9 +158,8 @@ class SegmentedIndex:
         if params.ef_search is not None and params.ef_search < 1:
             raise InvalidArgument.at("params.ef_search", "must be at least 1")
         prepared = prepare_queries(queries, dim=self._shape.dim, metric=self._shape.metric)
-        allowed = None if allow is None else np.asarray(allow.to_array(), dtype=np.uint64).astype(np.int64)
-        lane = self._walks if allowed is None and not params.exact else self._scans
-        return await lane.search(prepared, k, allowed, params)
+        lane = self._walks if allow is None and not params.exact else self._scans
+        return await lane.search(prepared, k, allow, params)
 
     async def checkpoint(self) -> int:
         """Make all that is applied durable; the ``seq`` from which a reopened index needs the journal.
@@ -207,8 +206,9 @@ class SegmentedIndex:
             await self._threads.close()
         self._lock.release()
 
-    def _search(self, queries: Vectors, k: int, allow: Any, params: SearchParams) -> Neighbours:
-        return self._view.search(queries, k, allow, params, self._shape.metric)
+    def _search(self, queries: Vectors, k: int, allow: BitMap64 | None, params: SearchParams) -> Neighbours:
+        allowed = None if allow is None else np.asarray(allow.to_array(), dtype=np.uint64).astype(np.int64)
+        return self._view.search(queries, k, allowed, params, self._shape.metric)
 
     async def _apply(self, batch: VectorBatch, seq: int) -> None:
         async with self._writing:

@@ -27,6 +27,7 @@ from ragstone.errors import CorruptIndex
 
 _SWEPT: Final = re.compile(rf"\d{{8}}\.(keys|vectors|graph)|{re.escape(MANIFEST)}\.tmp")
 _COPY_ROWS: Final = 4_096
+_TABLE_SPAN: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,6 +45,19 @@ class Segment:
         rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         found: Keys = rows[self.keys[rows] == keys]
         return found
+
+    def mask_of(self, keys: Keys) -> Mask:
+        """The rows whose key is in ``keys``, which ascend: ``(rows,)``."""
+        first, last = int(self.keys[0]), int(self.keys[-1])
+        keys = keys[slice(*np.searchsorted(keys, (first, last + 1)))]
+        if last - first < _TABLE_SPAN * len(keys):
+            # Many keys out of a narrow range: look rows up by key instead of searching each key.
+            table = np.zeros(last - first + 1, dtype=np.bool_)
+            table[keys - first] = True
+            return table[self.keys - first]
+        mask = np.zeros(len(self.keys), dtype=np.bool_)
+        mask[self.rows_of(keys)] = True
+        return mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,8 +51,7 @@ class Part:
         """The best ``k`` live keys, among ``allow`` when given."""
         mask = self.alive
         if allow is not None:
-            mask = np.zeros(len(self.segment.keys), np.bool_)
-            mask[self.segment.rows_of(allow)] = True
+            mask = self.segment.mask_of(allow)
             mask = mask if self.alive is None else mask & self.alive
         found = self.segment.index.search(queries, k, mask, params)
         keys = self.segment.keys[found.keys]

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from pyroaring import BitMap64
 
-from indexes.base import Keys, Neighbours, SearchParams, Vectors
+from indexes.base import Neighbours, SearchParams, Vectors
 from indexes.dense.coalescing import Coalescer
 
 PARAMS = SearchParams()
@@ -24,7 +25,7 @@ class Echo:
         self.may_run = threading.Event()
         self.may_run.set()
 
-    def __call__(self, queries: Vectors, k: int, allow: Keys | None, params: SearchParams) -> Neighbours:
+    def __call__(self, queries: Vectors, k: int, allow: BitMap64 | None, params: SearchParams) -> Neighbours:
         assert self.may_run.wait(10)
         self.calls.append(len(queries))
         if (queries < 0).any():
@@ -69,7 +70,7 @@ async def test_different_questions_do_not_share_a_call(pool: ThreadPoolExecutor)
     answers = await asyncio.gather(
         coalescer.search(query(1), 1, None, PARAMS),
         coalescer.search(query(2), 2, None, PARAMS),
-        coalescer.search(query(3), 1, np.array([3]), PARAMS),
+        coalescer.search(query(3), 1, BitMap64([3]), PARAMS),
         coalescer.search(query(4), 1, None, wide),
     )
     assert [answer.keys.shape[1] for answer in answers] == [1, 2, 1, 1]
