@@ -258,7 +258,7 @@ def _device(wanted: str) -> str:
 
 
 def _limits(options: Options, model: SentenceTransformer) -> BatchLimits:
-    """A CPU core does some 10,000 tokens a second: behind a bulk batch of 1,024 a query waits 0.1 s at most."""
+    """A CPU core does some 10,000 tokens a second: a bulk batch of 1,024 holds a query up for 0.1 s."""
     on_cpu = model.device.type == "cpu"
     workers = options.workers or (len(os.sched_getaffinity(0)) if on_cpu else 1)
     tokens = options.batch_tokens or (1_024 if on_cpu else 16_384)

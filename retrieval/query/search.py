@@ -62,7 +62,9 @@ class Searcher:
         try:
             return await self._answer(serving, query)
         except RagstoneError as exc:
-            raise exc.within(at) if exc.violations else exc
+            if exc.violations:
+                raise exc.within(at) from exc
+            raise
 
     async def _answer(self, serving: Serving, query: Query) -> SearchResult:
         watch = Stopwatch()
