@@ -212,6 +212,7 @@ class SegmentedIndex:
 
     async def _apply(self, batch: VectorBatch, seq: int) -> None:
         async with self._writing:
+            self._require_open()
             if seq <= self._view.applied_seq:
                 return
             prepared = await self._threads.write(
@@ -224,6 +225,7 @@ class SegmentedIndex:
 
     async def _flush(self) -> None:
         async with self._committing:
+            self._require_open()
             start = self._view
             if start.applied_seq == self._durable.applied_seq:
                 return

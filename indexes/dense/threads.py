@@ -53,9 +53,9 @@ class Threads:
         return await loop.run_in_executor(self._build, partial(work, *args, **kwargs))
 
     async def close(self) -> None:
-        """Drop what has not begun and wait for what has."""
+        """Wait for all that was begun; nothing can be begun after."""
         for pool in (self._walks, self._scans, self._write, self._build):
-            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+            await asyncio.to_thread(pool.shutdown)
 
 
 def _become_low_priority() -> None:

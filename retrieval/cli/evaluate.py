@@ -32,7 +32,7 @@ DEPTH: Final = 100
 """Documents ranked a query, and hits on its first page."""
 MAX_HITS: Final = 1_000
 """Chunks looked at to rank ``DEPTH`` documents."""
-QUERIES_A_CALL: Final = 16
+BATCH: Final = 16
 CALL_S: Final = 600.0
 """The first call may wait for an index that still follows its journal."""
 
@@ -107,11 +107,8 @@ def _rank(
     ids = list(queries)
     with _progress() as progress:
         task = progress.add_task("searching", total=len(ids))
-        for start in range(0, len(ids), QUERIES_A_CALL):
-            asked = {
-                qid: replace(ask, text=str(queries[qid]["text"]))
-                for qid in ids[start : start + QUERIES_A_CALL]
-            }
+        for start in range(0, len(ids), BATCH):
+            asked = {qid: replace(ask, text=str(queries[qid]["text"])) for qid in ids[start : start + BATCH]}
             for qid, hits in _hits(client, collection, asked).items():
                 yield qid, beir.best_documents(hits, DEPTH)
             progress.advance(task, len(asked))

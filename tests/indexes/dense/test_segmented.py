@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pyroaring import BitMap64
 
-from indexes.base import Metric, SearchParams, VectorBatch
+from indexes.base import Metric, Neighbours, SearchParams, VectorBatch
 from indexes.conformance import DIM, batch_of, clustered, recall_of, removal_of, true_neighbours
 from indexes.dense.segmented import SegmentedIndex, open_flat, open_hnsw
 from indexes.dense.upkeep import UpkeepLimits
@@ -206,6 +206,22 @@ async def test_closing_breaks_off_a_running_build(hnsw: Open) -> None:
     index = await hnsw()
     assert index.stats().live == 5_000
     await index.close()
+
+
+async def test_closing_lets_running_calls_end_and_refuses_all_others(hnsw: Open) -> None:
+    index = await hnsw()
+    await index.apply(batch_of(clustered(500)), seq=1)
+    searches = [asyncio.create_task(index.search(clustered(1), 1)) for _ in range(50)]
+    writes = [asyncio.create_task(index.apply(batch_of(clustered(5)), seq=seq)) for seq in range(2, 9)]
+    checkpoint = asyncio.create_task(index.checkpoint())
+    await asyncio.sleep(0)
+    await index.close()
+    ended = await asyncio.gather(*searches, *writes, checkpoint, return_exceptions=True)
+    assert all(isinstance(answer, Neighbours) for answer in ended[:50])
+    assert all(isinstance(answer, int | None | FailedPrecondition) for answer in ended[50:])
+    for call in (index.apply(batch_of(clustered(5)), seq=9), index.checkpoint(), index.compact()):
+        with pytest.raises(FailedPrecondition, match="closed"):
+            await call
 
 
 # -- filters -------------------------------------------------------------------------------------------
