@@ -242,9 +242,13 @@ class TantivyIndex:
 
     def _new_writer(self) -> tantivy.IndexWriter:
         try:
-            return self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
+            writer = self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
         except ValueError as exc:
             raise FailedPrecondition("the lexical index is open elsewhere") from exc
+        # A crash inside a commit leaves files that no commit names; the next commit would give some of
+        # its own the same names, and fail.
+        writer.garbage_collect_files()
+        return writer
 
     def _abandon_writer(self) -> None:
         """Give up a writer that failed: it holds half a batch, and may refuse all further work."""
@@ -262,7 +266,6 @@ class TantivyIndex:
         if self._writer is not None:
             self._writer.wait_merging_threads()
         self._writer = self._new_writer()
-        self._writer.garbage_collect_files()
         self._refresh()
 
     def _look(self) -> _Snapshot:

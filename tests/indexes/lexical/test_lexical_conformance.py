@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from indexes.directory import LocalDirectory
 from indexes.lexical import okapi, tantivy_bm25
 from indexes.lexical.conformance import LEXICAL_INDEX_CHECKS, Check
 
-OPENERS = {"tantivy": tantivy_bm25.open_index, "okapi": okapi.open_index}
+OPENERS: dict[str, Callable[..., Awaitable[LexicalIndex]]] = {
+    "tantivy": tantivy_bm25.open_index,
+    "okapi": okapi.open_index,
+}
 
 
 @pytest.mark.parametrize("check", LEXICAL_INDEX_CHECKS, ids=lambda check: check.__name__)

@@ -154,3 +154,22 @@ def _damage(path: Path, damage: str) -> None:
         manifest.unlink()
     else:
         next(path.rglob("*.term")).write_bytes(b"")
+
+
+# tantivy numbers operations and names files by the numbers: one of these batches comes to the lost one's.
+@pytest.mark.parametrize("added", [{}, {4: "wave"}, {4: "wave", 5: "crust"}, {4: "a", 5: "b", 6: "c"}])
+async def test_files_of_a_commit_that_a_crash_cut_off_do_not_stop_the_next_one(
+    tmp_path: Path, added: dict[int, str]
+) -> None:
+    index = await open_tantivy(tmp_path)
+    await index.apply(batch({1: "violin", 2: "heart", 3: "lung"}), seq=1)
+    meta = tmp_path / "tantivy" / "meta.json"
+    committed = meta.read_bytes()
+    await index.apply(batch({}, deleted=[2]), seq=2)
+    await index.close()
+    meta.write_bytes(committed)
+
+    index = await open_tantivy(tmp_path)
+    await index.apply(batch(added, deleted=[2]), seq=2)
+    assert hits(await index.search("violin heart lung", 3)) == [1, 3]
+    await index.close()
