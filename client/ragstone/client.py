@@ -129,7 +129,7 @@ class AsyncClient:
         documents: Iterable[Document] | AsyncIterable[Document],
         *,
         wait: Wait | str = Wait.COMMITTED,
-        batch: int = 256,
+        batch: int = 1000,
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
     ) -> WriteResult:

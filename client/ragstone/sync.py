@@ -126,7 +126,7 @@ class Client:
         documents: Iterable[Document],
         *,
         wait: Wait | str = Wait.COMMITTED,
-        batch: int = 256,
+        batch: int = 1000,
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
