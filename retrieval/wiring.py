@@ -96,7 +96,6 @@ class Ragstone:
         searcher: Searcher,
         answerer: Answerer,
         generator: Generator,
-        catalog: Catalog,
         documents: Documents,
     ) -> None:
         self._settings = settings
@@ -108,7 +107,6 @@ class Ragstone:
         self._searcher = searcher
         self._answerer = answerer
         self._generator = generator
-        self._catalog = catalog
         self._documents = documents
 
     # -- collections and versions -----------------------------------------------------------------
@@ -298,7 +296,6 @@ async def build(settings: Settings) -> Ragstone:
         searcher=searcher,
         answerer=Answerer(searcher=searcher, generator=answers),
         generator=answers,
-        catalog=catalog,
         documents=documents,
     )
 

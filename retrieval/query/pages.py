@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
 
 from pyroaring import BitMap64
 
@@ -19,24 +18,13 @@ _DIGEST = 8
 MAX_SEEN = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What a page token says: hits already given, and the journal position of the first page."""
-
-    seen: BitMap64
-    seq: int = 0
-
-
-FIRST = Page(seen=BitMap64())
-
-
-def decode_page(query: Query, version_id: int) -> Page:
-    """The page that ``query`` asks for.
+def decode_page(query: Query, version_id: int) -> BitMap64:
+    """The keys of the hits that earlier pages gave.
 
     Raises InvalidPageToken when its token is damaged, or was given for another query or version.
     """
     if not query.page_token:
-        return FIRST
+        return BitMap64()
     try:
         data = base64.urlsafe_b64decode(query.page_token.encode())
     except ValueError as exc:
@@ -45,14 +33,14 @@ def decode_page(query: Query, version_id: int) -> Page:
     # The digest comes before the bitmap: only what this module wrote is ever deserialised.
     if digest != _digest(query, version_id, body):
         raise _refused("is damaged, or belongs to another query or to a version that no longer serves")
-    return Page(seq=int.from_bytes(body[:8], "little"), seen=BitMap64.deserialize(body[8:]))
+    return BitMap64.deserialize(body)
 
 
-def encode_page(query: Query, version_id: int, page: Page) -> str:
-    """The token for the page after ``page``; "" when a reader has had as many hits as a token holds."""
-    if len(page.seen) >= MAX_SEEN:
+def encode_page(query: Query, version_id: int, seen: BitMap64) -> str:
+    """The token for the page after those that gave ``seen``; "" when a token can hold no more."""
+    if len(seen) >= MAX_SEEN:
         return ""
-    body = page.seq.to_bytes(8, "little") + page.seen.serialize()
+    body = seen.serialize()
     data = _digest(query, version_id, body) + body
     return base64.urlsafe_b64encode(data).decode()
 

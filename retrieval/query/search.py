@@ -16,7 +16,7 @@ from ragstone.types import Hit, Mode, Query, SearchResult
 from retrieval import telemetry
 from retrieval.query.fusion import Fused, Ranking, fuse
 from retrieval.query.hydration import Hydrator
-from retrieval.query.pages import Page, decode_page, encode_page
+from retrieval.query.pages import decode_page, encode_page
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Stopwatch
 from retrieval.versions.recipe import FusionSpec, fusion_of
@@ -69,22 +69,22 @@ class Searcher:
     async def _answer(self, serving: Serving, query: Query) -> SearchResult:
         watch = Stopwatch()
         with serving.lease() as snapshot:
-            page = decode_page(query, snapshot.version.id)
+            before = decode_page(query, snapshot.version.id)
             if query.min_seq is not None:
                 with watch.stage(telemetry.STAGE_WAIT):
                     await self._wait_for(snapshot, query.min_seq)
             fusion = fusion_of(snapshot.parts.recipe.fusion, query.fusion)
             seq = snapshot.applier.progress.applied_seq
-            legs = _Legs(snapshot, query, _depth(query, fusion, page), watch)
+            legs = _Legs(snapshot, query, _depth(query, fusion, before), watch)
             rankings, degraded = await _run(legs.planned())
             with watch.stage(telemetry.STAGE_FUSE):
-                fused = [f for f in fuse(rankings, fusion) if f.key not in page.seen]
+                fused = [f for f in fuse(rankings, fusion) if f.key not in before]
             with watch.stage(telemetry.STAGE_HYDRATE):
                 taken, hits = await self._hydrate(fused, query)
             token = ""
             if len(hits) == query.k:
-                seen = page.seen | BitMap64(f.key for f in taken)
-                token = encode_page(query, snapshot.version.id, Page(seen=seen, seq=page.seq or seq))
+                seen = before | BitMap64(f.key for f in taken)
+                token = encode_page(query, snapshot.version.id, seen)
             return SearchResult(
                 hits=tuple(hits),
                 version=snapshot.version.name,
@@ -203,9 +203,9 @@ class _Legs:
             )
 
 
-def _depth(query: Query, fusion: FusionSpec, page: Page) -> int:
+def _depth(query: Query, fusion: FusionSpec, before: BitMap64) -> int:
     """Candidates of each leg: enough for this page, and for fusion to have something to compare."""
-    needed = len(page.seen) + query.k
+    needed = len(before) + query.k
     if query.depth is not None:
         return max(query.depth, needed)
     return needed if query.mode is not Mode.HYBRID else max(fusion.depth, needed)
