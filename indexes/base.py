@@ -65,7 +65,8 @@ class Neighbours:
 class SearchParams:
     """Knobs of one search; ``None`` leaves the choice to the index."""
 
-    ef_search: int | None = None
+    effort: int | None = None
+    """How thoroughly an approximate index looks: ``efSearch`` of a graph, ``nprobe`` of an inverted file."""
     exact: bool = False
     """Compare with every vector: slow, and the truth."""
 
@@ -80,19 +81,6 @@ class IndexStats:
     segments: int = 0
     bytes_on_disk: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-class FrozenIndex(Protocol):
-    """An immutable dense index over rows 0..n-1 of one segment. Thread-safe; never blocks on I/O locks."""
-
-    def search(
-        self, queries: Vectors, k: int, allow: NDArray[np.bool_] | None, params: SearchParams
-    ) -> Neighbours:
-        """Rows (not keys) of the best ``k`` for each of ``queries`` ``(n, dim)``.
-
-        ``allow`` is a mask over rows ``(rows,)``; rows where it is False are never returned.
-        """
-        ...
 
 
 class VectorIndex(Protocol):

@@ -11,8 +11,11 @@ from indexes.directory import Directory
 from ragstone.errors import InvalidArgument
 
 DENSE: Final[Mapping[str, str]] = {
-    "hnsw": "indexes.dense.segmented:open_hnsw",
-    "flat": "indexes.dense.segmented:open_flat",
+    "auto": "indexes.dense.opening:open_index",
+    "flat": "indexes.dense.opening:open_index",
+    "hnsw": "indexes.dense.opening:open_index",
+    "ivf_flat": "indexes.dense.opening:open_index",
+    "ivf_pq": "indexes.dense.opening:open_index",
 }
 LEXICAL: Final[Mapping[str, str]] = {
     "tantivy": "indexes.lexical.tantivy_bm25:open_index",
@@ -25,7 +28,7 @@ async def open_dense(
 ) -> VectorIndex:
     """Open or make a dense index in ``directory``. Raises InvalidArgument for an unknown kind or option."""
     opener = _opener(DENSE, kind, "recipe.index.kind")
-    return cast(VectorIndex, await opener(directory=directory, dim=dim, metric=metric, options=options))
+    return cast(VectorIndex, await opener(kind, directory=directory, dim=dim, metric=metric, options=options))
 
 
 async def open_lexical(kind: str, *, directory: Directory, options: Mapping[str, object]) -> LexicalIndex:

@@ -12,49 +12,55 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from time import perf_counter
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
-from pyroaring import BitMap64
 
-from indexes.base import Neighbours, SearchParams, Vectors
+from indexes.base import Neighbours, Vectors
 
 _MOST_QUERIES: Final = 64
 """In one call: so that the first of a batch does not wait long for its last."""
+_HASTE_S: Final = 250e-6
+"""The way to another thread and back costs about as much (measured, on two busy cores)."""
+_WEIGHT: Final = 0.2
+"""Of the newest call in the moving average of what a query takes."""
 
-Run: TypeAlias = Callable[[Vectors, int, BitMap64 | None, SearchParams], Neighbours]
+_Q = TypeVar("_Q")
+Run: TypeAlias = Callable[[Vectors, _Q], Neighbours]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
+class _Waiting(Generic[_Q]):
     queries: Vectors
-    k: int
-    allow: BitMap64 | None
-    params: SearchParams
+    question: _Q
     answer: asyncio.Future[Neighbours]
 
-    def joins(self, other: _Waiting) -> bool:
-        return self.allow is other.allow and self.k == other.k and self.params == other.params
 
+class Coalescer(Generic[_Q]):
+    """Runs searches on up to ``threads`` threads of ``executor``. Belongs to one event loop.
 
-class Coalescer:
-    """Runs searches on up to ``threads`` threads of ``executor``. Belongs to one event loop."""
+    Queries with equal questions share a call. A ``hasty`` one runs a search in the event loop's own thread
+    while nothing else runs and the last ones took less time than the way to another thread.
+    """
 
-    def __init__(self, run: Run, executor: Executor, *, threads: int) -> None:
+    def __init__(self, run: Run[_Q], executor: Executor, *, threads: int, hasty: bool = False) -> None:
         self._run = run
         self._executor = executor
         self._threads = threads
+        self._haste_s = _HASTE_S if hasty else 0.0
+        self._query_s = float("inf")
         self._idle = threads
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting[_Q]] = deque()
         self._mutex = threading.Lock()
         """Guards ``_idle`` and ``_waiting``; held no longer than it takes to pick a batch."""
 
-    async def search(
-        self, queries: Vectors, k: int, allow: BitMap64 | None, params: SearchParams
-    ) -> Neighbours:
+    async def search(self, queries: Vectors, question: _Q) -> Neighbours:
         """What ``run`` returns for these arguments. A caller that is cancelled disturbs no other."""
+        if self._idle == self._threads and len(queries) * self._query_s < self._haste_s:
+            return self._timed(queries, question)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(queries, k, allow, params, loop.create_future())
+        waiting = _Waiting(queries, question, loop.create_future())
         with self._mutex:
             self._waiting.append(waiting)
             wake = self._idle > 0
@@ -70,15 +76,24 @@ class Coalescer:
             try:
                 if len(batch) > 1:
                     queries = np.concatenate([one.queries for one in batch])
-                answer: Neighbours | Exception = self._run(queries, first.k, first.allow, first.params)
+                answer: Neighbours | Exception = self._timed(queries, first.question)
             except Exception as error:  # noqa: BLE001 - it is the callers' to handle
                 answer = error
             loop.call_soon_threadsafe(_deliver, batch, answer)
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _timed(self, queries: Vectors, question: _Q) -> Neighbours:
+        start = perf_counter()
+        answer = self._run(queries, question)
+        taken_s = (perf_counter() - start) / max(1, len(queries))
+        # Threads may overwrite each other's average: any of them will do.
+        known_s = min(self._query_s, 1.0)
+        self._query_s = known_s + _WEIGHT * (taken_s - known_s)
+        return answer
+
+    def _next_batch(self) -> list[_Waiting[_Q]]:
         """The oldest search, and those behind it that may share its call; without one the thread is idle."""
-        batch: list[_Waiting] = []
-        others: list[_Waiting] = []
+        batch: list[_Waiting[_Q]] = []
+        others: list[_Waiting[_Q]] = []
         queries = 0
         with self._mutex:
             # A fair share for each thread: one that takes all leaves the others without work.
@@ -87,7 +102,7 @@ class Coalescer:
                 one = self._waiting.popleft()
                 if one.answer.done():
                     continue
-                if not batch or one.joins(batch[0]):
+                if not batch or one.question == batch[0].question:
                     batch.append(one)
                     queries += len(one.queries)
                 else:
@@ -97,7 +112,7 @@ class Coalescer:
         return batch
 
 
-def _deliver(batch: list[_Waiting], answer: Neighbours | Exception) -> None:
+def _deliver(batch: list[_Waiting[_Q]], answer: Neighbours | Exception) -> None:
     row = 0
     for one in batch:
         rows = slice(row, row + len(one.queries))

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.base import Keys, Metric, Neighbours, SearchParams, Vectors
+from indexes.dense.rows import Rows, RowSet
 
-Mask = NDArray[np.bool_]
-Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 _GATHER_BELOW: Final = 0.5
@@ -29,9 +28,9 @@ class ExactIndex:
         self._vectors = vectors
         self._metric = metric
 
-    def search(self, queries: Vectors, k: int, allow: Mask | None, params: SearchParams) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allow: RowSet | None, params: SearchParams) -> Neighbours:
         """Rows of the best ``k`` for each of ``queries``; always exact, whatever ``params`` say."""
-        rows = None if allow is None else np.flatnonzero(allow)
+        rows = None if allow is None else allow.rows
         found = [best(*self._scan(query, rows), k) for query in queries]
         return stack(found, k)
 
@@ -61,6 +60,18 @@ def score_rows(query: Vectors, vectors: Vectors, rows: Rows, metric: Metric) -> 
     if len(rows):
         kernel(*pointers, vectors.shape[1], 1, len(rows))
     return np.negative(scores, out=scores) if metric is Metric.L2 else scores
+
+
+def rescore(queries: Vectors, vectors: Vectors, rows: Rows, metric: Metric) -> Scores:
+    """The scores of ``vectors[rows[i]]`` for query ``i``, ``(n, m)`` as ``rows``; -inf where a row is -1."""
+    scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+    kernel = faiss.fvec_L2sqr_by_idx if metric is Metric.L2 else faiss.fvec_inner_products_by_idx
+    pointers = [faiss.swig_ptr(array) for array in (scores, queries, vectors, rows)]
+    kernel(*pointers, vectors.shape[1], *rows.shape)
+    if metric is Metric.L2:
+        scores = np.negative(scores, out=scores)
+        scores[rows < 0] = -np.inf
+    return scores
 
 
 def best(ids: Rows | None, scores: Scores, k: int) -> tuple[Rows, Scores]:

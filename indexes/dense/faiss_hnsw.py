@@ -1,147 +1,104 @@
-"""HNSW graphs (Malkov and Yashunin, 2016, arXiv:1603.09320) by FAISS, built once and never changed.
-
-Query-time knobs travel with the call; nothing is written to a graph that others may be searching.
-"""
+"""HNSW graphs (Malkov and Yashunin, 2016, arXiv:1603.09320) by FAISS, over full or quantised vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import faiss
 import numpy as np
 
-from indexes.base import Metric, Neighbours, SearchParams, Vectors
-from indexes.dense.exact import ExactIndex, Mask
-from ragstone.errors import CorruptIndex, FailedPrecondition
+from indexes.base import Metric, Vectors
+from indexes.dense.manifest import Tuning
+from indexes.dense.options import HnswOptions
+from indexes.dense.rows import Rows
+from indexes.dense.structures import FAISS_METRIC, fill, training_sample
+from indexes.dense.tuning import sample, tune
 
-_FAISS_METRIC: Final = {
-    Metric.COSINE: faiss.METRIC_INNER_PRODUCT,
-    Metric.INNER_PRODUCT: faiss.METRIC_INNER_PRODUCT,
-    Metric.L2: faiss.METRIC_L2,
-}
+KIND: Final = "hnsw"
 _ADD_ROWS: Final = 512
 """Rows inserted between two looks at ``cancelled``: well under a second of work."""
+_EFFORTS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024)
+_SPARE: Final = 10
+"""Candidates beyond ``k`` for re-scoring: 8 bits order neighbours almost as 32 do."""
+_QUANTIZER: Final = {
+    "fp16": faiss.ScalarQuantizer.QT_fp16,
+    "sq8": faiss.ScalarQuantizer.QT_8bit,
+}
 
-_SCANNED_PER_EF: Final = 40
-"""Measured: walking a graph ``ef`` wide takes as long as comparing with this times ``ef`` vectors."""
 
-_WIDEST: Final = 4_096
-"""A filter widens the search at most to this."""
+class HnswStructure:
+    """A graph; the effort is ``efSearch``, the width of a walk."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self.exact_scores = isinstance(index, faiss.IndexHNSWFlat)
+
+    def efforts(self) -> Sequence[int]:
+        """Powers of two and the values between them."""
+        return _EFFORTS
+
+    def widened(self, effort: int, share: float) -> int:
+        """FAISS counts forbidden rows into the width too, so it grows as allowed ones become rare."""
+        return int(effort / share)
+
+    def fetched(self, k: int) -> int:
+        """A few more than ``k`` of quantised vectors."""
+        return k if self.exact_scores else k + _SPARE
+
+    def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
+        """A walk at least as wide as it has to be."""
+        return faiss.SearchParametersHNSW(efSearch=max(effort, fetched), sel=selector)
 
 
-class HnswIndex:
-    """A FrozenIndex: a graph over ``vectors`` ``(rows, dim)``, searched ``ef`` wide unless told otherwise."""
+class HnswBuilder:
+    """Builds graphs: one insertion after the other, in the order of the rows."""
 
-    def __init__(self, graph: Any, vectors: Vectors, metric: Metric, *, ef: int) -> None:
-        self._graph = graph
-        self._exact = ExactIndex(vectors, metric)
-        self._rows = len(vectors)
-        self._sign = np.float32(-1 if metric is Metric.L2 else 1)
-        self._ef = ef
-        self._packed: tuple[Mask, _Selection] | None = None
+    kind = KIND
+
+    def __init__(self, options: HnswOptions) -> None:
+        self._options = options
 
     @property
-    def ef(self) -> int:
-        """The width of a search that does not say its own."""
-        return self._ef
+    def shape(self) -> Mapping[str, int | str]:
+        """Links, their quality, and what they connect."""
+        options = self._options
+        return {"m": options.m, "ef_construction": options.ef_construction, "storage": options.storage}
 
-    def search(self, queries: Vectors, k: int, allow: Mask | None, params: SearchParams) -> Neighbours:
-        """Rows of the best ``k`` for each of ``queries``.
+    def empty(self, vectors: Vectors, metric: Metric) -> Any:
+        """A graph without nodes; a quantiser takes the range of each dimension from ``vectors``."""
+        options, dim = self._options, vectors.shape[1]
+        if options.storage == "float32":
+            index = faiss.IndexHNSWFlat(dim, options.m, FAISS_METRIC[metric])
+        else:
+            index = faiss.IndexHNSWSQ(dim, _QUANTIZER[options.storage], options.m, FAISS_METRIC[metric])
+            index.train(training_sample(vectors))
+        index.hnsw.efConstruction = options.ef_construction
+        return index
 
-        Where few rows are allowed, or few are there at all, comparing with each of them is cheaper than
-        walking a graph around the others, and exact; that is what happens then.
-        """
-        selection = None if allow is None else self._select(allow)
-        allowed = self._rows if selection is None else selection.count
-        ef = max(params.ef_search or self._ef, k)
-        # A walk has to be wider as allowed rows are rarer, and more so: they may lie apart from the query.
-        wide = ef * (2 * self._rows - allowed) // max(allowed, 1)
-        if params.exact or wide > _WIDEST or allowed <= _SCANNED_PER_EF * wide:
-            return self._exact.search(queries, k, allow, params)
-        rows, scores = self._walk(queries, k, wide, selection)
-        if (rows < 0).any():
-            # Deleted or filtered rows can cut off a part of the graph.
-            return self._exact.search(queries, k, allow, params)
-        if (scores[:, 1:] == scores[:, :-1]).any():
-            order = np.lexsort((rows, -scores), axis=1)
-            rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        return Neighbours(rows, scores)
-
-    def _walk(self, queries: Vectors, k: int, ef: int, selection: _Selection | None) -> tuple[Any, Any]:
-        params = faiss.SearchParametersHNSW(efSearch=ef)
-        if selection is not None:
-            params.sel = selection.selector
-        faiss.omp_set_num_threads(1)
-        distances, rows = self._graph.search(queries, k, params=params)
-        return rows, distances * self._sign
-
-    def _select(self, allow: Mask) -> _Selection:
-        # One search after the other usually brings the very same tombstone mask. Two threads may race to
-        # store theirs: either is right for its own mask.
-        packed = self._packed
-        if packed is None or packed[0] is not allow:
-            packed = (allow, _Selection(allow))
-            self._packed = packed
-        return packed[1]
+    def finish(
+        self, index: Any, vectors: Vectors, metric: Metric, *, cancelled: Callable[[], bool]
+    ) -> Tuning:
+        """Insert the rows that measure the graph last, so that it does not know them while it is measured."""
+        first, options = index.ntotal, self._options
+        asked = sample(first, len(vectors))
+        others = np.setdiff1d(np.arange(first, len(vectors)), asked, assume_unique=True)
+        order = np.concatenate([np.arange(first), others])
+        fill(index, vectors, others, block=_ADD_ROWS, cancelled=cancelled)
+        tuning = tune(
+            HnswStructure(index),
+            vectors,
+            metric,
+            asked,
+            target=options.recall_target,
+            effort=options.ef_search,
+            order=order,
+        )
+        fill(index, vectors, asked, block=_ADD_ROWS, cancelled=cancelled)
+        _put_in_order(index, np.concatenate([order, asked]))
+        return tuning
 
 
-class _Selection:
-    """A mask in the form that FAISS asks, bit by bit."""
-
-    def __init__(self, allow: Mask) -> None:
-        self.count = int(np.count_nonzero(allow))
-        self._bits = np.packbits(allow, bitorder="little")
-        self.selector = faiss.IDSelectorBitmap(self._bits)
-
-
-def build_graph(
-    vectors: Vectors,
-    metric: Metric,
-    *,
-    m: int,
-    ef_construction: int,
-    cancelled: Callable[[], bool],
-    base: Any = None,
-) -> Any:
-    """A graph over ``vectors`` ``(rows, dim)``; seconds to minutes, one thread.
-
-    ``base`` is a graph over the first rows of ``vectors``: it is copied, and only the others are inserted.
-    Raises FailedPrecondition soon after ``cancelled`` says so.
-    """
-    faiss.omp_set_num_threads(1)
-    if base is None:
-        graph = faiss.IndexHNSWFlat(vectors.shape[1], m, _FAISS_METRIC[metric])
-    else:
-        graph = faiss.clone_index(base)
-    graph.hnsw.efConstruction = ef_construction
-    for start in range(graph.ntotal, len(vectors), _ADD_ROWS):
-        if cancelled():
-            raise FailedPrecondition("the index is closing")
-        graph.add(np.ascontiguousarray(vectors[start : start + _ADD_ROWS]))
-    return graph
-
-
-def dump_graph(graph: Any) -> memoryview:
-    """The links of a graph as bytes, without the vectors."""
-    writer = faiss.VectorIOWriter()
-    faiss.write_index(graph, writer, faiss.IO_FLAG_SKIP_STORAGE)
-    data: memoryview = faiss.vector_to_array(writer.data).data
-    return data
-
-
-def load_graph(data: bytes, vectors: Vectors, metric: Metric, *, name: str) -> Any:
-    """The graph that ``dump_graph`` wrote, over the same ``vectors``. Raises CorruptIndex naming ``name``."""
-    reader = faiss.VectorIOReader()
-    faiss.copy_array_to_vector(np.frombuffer(data, dtype=np.uint8), reader.data)
-    try:
-        graph = faiss.read_index(reader, faiss.IO_FLAG_SKIP_STORAGE)
-    except RuntimeError as error:
-        raise CorruptIndex(f"{name} is not a graph") from error
-    if graph.ntotal != len(vectors) or graph.d != vectors.shape[1]:
-        raise CorruptIndex(f"{name} is a graph over other vectors")
-    storage = faiss.IndexFlat(vectors.shape[1], _FAISS_METRIC[metric])
-    storage.add(np.ascontiguousarray(vectors))
-    storage.this.disown()
-    graph.storage, graph.own_fields = storage, True
-    return graph
+def _put_in_order(index: Any, rows: Rows) -> None:
+    """Rename the nodes of a graph, node ``i`` to ``rows[i]``."""
+    index.permute_entries(np.argsort(rows))

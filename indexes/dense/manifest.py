@@ -1,6 +1,6 @@
 """The manifest: the one file that says which segments are the index. Replaced atomically, read at open.
 
-Format 1 is JSON: ``{"crc32": ..., "manifest": {...}}``, the checksum over the compact, key-sorted inner
+Format 2 is JSON: ``{"crc32": ..., "manifest": {...}}``, the checksum over the compact, key-sorted inner
 object. A segment's dead rows are a base64 of a 32-bit roaring bitmap in its portable serialisation.
 """
 
@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pyroaring import BitMap
 
 from indexes.base import Metric
-from indexes.dense.exact import Mask
+from indexes.dense.rows import Mask
 from indexes.directory import Directory
 from ragstone.errors import CorruptIndex, FailedPrecondition, NotFound
 
 NAME: Final = "MANIFEST.json"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class _Entry(BaseModel):
@@ -33,28 +33,65 @@ class FileEntry(_Entry):
 
     size: int = Field(ge=0)
     crc32: int
+    mtime_ns: int
+    """When it was last written to. A file with this time is trusted at open, and read again afterwards."""
+
+
+class Point(_Entry):
+    """One measured effort: its recall@10, and the microseconds of one query of a batch on one thread."""
+
+    effort: int
+    recall: float
+    us: float
+
+
+class Tuning(_Entry):
+    """The effort of a search that does not say its own, and what was measured to choose it."""
+
+    effort: int
+    recall: float
+    """Recall@10 on held-out rows."""
+    target: float | None
+    """What was aimed at; None where the recipe fixes the effort."""
+    scan_us: float
+    """Microseconds to compare a query with one row."""
+    curve: tuple[Point, ...]
+    """Ascending by effort."""
+
+    def walk_us(self, effort: int) -> float:
+        """Microseconds of a search of any ``effort``: between the points and beyond them, in proportion."""
+        if not self.curve:
+            return 0.0
+        efforts = [point.effort for point in self.curve]
+        last = self.curve[-1]
+        if effort >= last.effort:
+            return last.us * effort / last.effort
+        return float(np.interp(effort, efforts, [point.us for point in self.curve]))
 
 
 class SegmentEntry(_Entry):
-    """One segment: its files by suffix (``keys``, ``vectors``, and ``graph`` for a graph)."""
+    """One segment: its files by suffix (``keys``, ``vectors``, and ``index`` for a FAISS structure)."""
 
     name: str
-    kind: Literal["flat", "hnsw"]
+    kind: Literal["raw", "flat", "hnsw", "ivf_flat", "ivf_pq"]
+    """A ``raw`` segment is searched exactly, as a ``flat`` one, until it gets its final form."""
+    why: str = ""
+    """Why it is of this kind."""
+    shard: int = 0
     rows: int = Field(ge=1)
     files: dict[str, FileEntry]
-    m: int | None = None
-    ef: int | None = None
-    """The width of a search that does not say its own."""
-    recall: float | None = None
-    """Recall@10 that was measured for ``ef``, where it was chosen by measuring."""
+    shape: dict[str, int | str] = {}
+    """The options that its structure was built with."""
+    tuning: Tuning | None = None
 
 
 class Manifest(_Entry):
     """Everything of the index up to ``applied_seq``."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     dim: int
     metric: Metric
+    shards: int
     applied_seq: int
     segments: tuple[SegmentEntry, ...] = ()
     dead: dict[str, str] = {}
@@ -71,7 +108,8 @@ def write_manifest(directory: Directory, manifest: Manifest) -> None:
 def read_manifest(directory: Directory) -> Manifest | None:
     """The manifest, or None where no index was ever written.
 
-    Raises CorruptIndex when it is damaged, FailedPrecondition when a newer program wrote it.
+    Raises CorruptIndex when it is damaged or of an older format, which is not read any more; both are
+    mended by building the index again. Raises FailedPrecondition when a newer program wrote it.
     """
     try:
         data = directory.read(NAME)
@@ -82,10 +120,12 @@ def read_manifest(directory: Directory) -> Manifest | None:
         body, checksum = document["manifest"], document["crc32"]
         if zlib.crc32(_canonical(body)) != checksum:
             raise CorruptIndex(f"{NAME} fails its checksum")
-        if body["format"] != FORMAT:
+        if body["format"] > FORMAT:
             raise FailedPrecondition(
                 f"{NAME} has format {body['format']}; this program reads format {FORMAT}"
             )
+        if body["format"] < FORMAT:
+            raise CorruptIndex(f"{NAME} has format {body['format']}, older than {FORMAT}")
         return Manifest.model_validate(body)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise CorruptIndex(f"{NAME} is damaged") from error

@@ -11,84 +11,46 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from pyroaring import BitMap64
 
-from indexes.base import IndexStats, Metric, Neighbours, SearchParams, VectorBatch, Vectors
+from indexes.base import IndexStats, Neighbours, SearchParams, VectorBatch, Vectors
 from indexes.dense.coalescing import Coalescer
-from indexes.dense.manifest import Manifest, decode_dead, encode_dead, read_manifest, write_manifest
+from indexes.dense.exact import merge
+from indexes.dense.kinds import Fixed, Form, Kind
+from indexes.dense.manifest import Manifest, encode_dead, write_manifest
 from indexes.dense.merging import merge_parts
-from indexes.dense.options import FlatOptions, HnswOptions, parse_options
-from indexes.dense.segments import Rows, Segment, Shape, delete_segment, open_segment, sweep, write_flat
+from indexes.dense.rows import Allowed, Filters
+from indexes.dense.segments import PlainKind, Segment, Shape, Source, delete_segment, verify, write_plain
+from indexes.dense.sharding import shard_of
 from indexes.dense.threads import Threads
 from indexes.dense.upkeep import Task, Tier, UpkeepLimits, next_task
 from indexes.dense.vectors import prepare_batch, prepare_queries
 from indexes.dense.view import Delta, Part, View
-from indexes.directory import Directory, Lock
-from ragstone.errors import FailedPrecondition, InvalidArgument
+from indexes.directory import Lock
+from ragstone.errors import CorruptIndex, FailedPrecondition, InvalidArgument
 
 _T = TypeVar("_T")
 
 _DEFAULTS: Final = SearchParams()
 
 
-async def open_hnsw(
-    *,
-    directory: Directory,
-    dim: int,
-    metric: Metric,
-    options: Mapping[str, object],
-    limits: UpkeepLimits | None = None,
-) -> SegmentedIndex:
-    """Open or make an index of HNSW segments; ``options`` are those of ``HnswOptions``.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked beside the queries; equal ones can be asked together."""
 
-    Raises InvalidArgument for wrong options, FailedPrecondition when another has it open or it was made for
-    another dimension or metric, CorruptIndex naming a damaged file.
-    """
-    parsed = parse_options(HnswOptions, options)
-    return await _open(directory, dim, metric, parsed, parsed, limits)
-
-
-async def open_flat(
-    *,
-    directory: Directory,
-    dim: int,
-    metric: Metric,
-    options: Mapping[str, object],
-    limits: UpkeepLimits | None = None,
-) -> SegmentedIndex:
-    """Open or make an index that always searches exactly; ``options`` are those of ``FlatOptions``.
-
-    Raises what ``open_hnsw`` does.
-    """
-    return await _open(directory, dim, metric, parse_options(FlatOptions, options), None, limits)
-
-
-async def _open(
-    directory: Directory,
-    dim: int,
-    metric: Metric,
-    options: FlatOptions,
-    graph: HnswOptions | None,
-    limits: UpkeepLimits | None,
-) -> SegmentedIndex:
-    lock = directory.lock()
-    shape = Shape(directory=directory, dim=dim, metric=metric)
-    threads = Threads()
-    try:
-        view = await threads.write(_load, shape)
-    except BaseException:
-        await threads.close()
-        lock.release()
-        raise
-    limits = limits or UpkeepLimits(freeze_at=options.freeze_at)
-    return SegmentedIndex(shape, view, lock=lock, threads=threads, graph=graph, limits=limits)
+    view: View
+    k: int
+    allow: Allowed | None
+    params: SearchParams
 
 
 class SegmentedIndex:
-    """A VectorIndex over a Directory. Belongs to one event loop; opened by ``open_hnsw`` or ``open_flat``."""
+    """A VectorIndex over a Directory. Belongs to one event loop; opened by ``opening.open_index``."""
 
     def __init__(
         self,
@@ -97,12 +59,13 @@ class SegmentedIndex:
         *,
         lock: Lock,
         threads: Threads,
-        graph: HnswOptions | None,
+        kind: Kind,
         limits: UpkeepLimits,
     ) -> None:
         self._shape = shape
-        self._graph = graph
-        self._limits = limits
+        self._kind = kind
+        self._shards = range(kind.options.shards)
+        self._limits = limits.per_shard(len(self._shards))
         self._lock = lock
         self._threads = threads
         self._view = view
@@ -117,13 +80,18 @@ class SegmentedIndex:
         self._names = itertools.count(
             1 + max((int(part.segment.entry.name) for part in view.parts), default=0)
         )
-        self._last_error = ""
+        self._last_error = self._damage = ""
         self._closed = False
         self._changed = asyncio.Event()
-        # Two lanes, so that walks through graphs never queue behind the slower scans.
-        self._walks = Coalescer(self._search, threads.walks, threads=threads.walk_threads)
-        self._scans = Coalescer(self._search, threads.scans, threads=1)
-        self._upkeep = asyncio.create_task(self._keep_up(), name="index upkeep")
+        self._filters = Filters()
+        # Two lanes to each shard, so that quick walks never queue behind slower scans.
+        walkers = max(1, threads.walkers // len(self._shards))
+        self._walks = [self._lane(shard, threads.walks, walkers, hasty=True) for shard in self._shards]
+        self._scans = [self._lane(shard, threads.scans, 1, hasty=False) for shard in self._shards]
+        self._tasks = (
+            asyncio.create_task(self._keep_up(), name="index upkeep"),
+            asyncio.create_task(self._verify(), name="index verification"),
+        )
 
     @property
     def applied_seq(self) -> int:
@@ -155,11 +123,17 @@ class SegmentedIndex:
         if k < 1:
             raise InvalidArgument.at("k", "must be at least 1")
         params = params or _DEFAULTS
-        if params.ef_search is not None and params.ef_search < 1:
-            raise InvalidArgument.at("params.ef_search", "must be at least 1")
+        if params.effort is not None and params.effort < 1:
+            raise InvalidArgument.at("params.effort", "must be at least 1")
         prepared = prepare_queries(queries, dim=self._shape.dim, metric=self._shape.metric)
-        lane = self._walks if allow is None and not params.exact else self._scans
-        return await lane.search(prepared, k, allow, params)
+        allowed = None if allow is None else self._filters.of(allow)
+        # The view is taken here, so that all shards answer from the same one.
+        question = Question(self._view, k, allowed, params)
+        lanes = self._walks if allowed is None and not params.exact else self._scans
+        if len(lanes) == 1:
+            return await lanes[0].search(prepared, question)
+        found = await asyncio.gather(*(lane.search(prepared, question) for lane in lanes))
+        return merge(found, len(prepared), k)
 
     async def checkpoint(self) -> int:
         """Make all that is applied durable; the ``seq`` from which a reopened index needs the journal.
@@ -178,7 +152,7 @@ class SegmentedIndex:
     def stats(self) -> IndexStats:
         """What the index holds now; ``details`` has ``segments``, ``durable_seq``, ``last_error``."""
         view = self._view
-        raw = sum(part.live for part in view.parts if self._is_raw(part))
+        raw = sum(part.live for part in view.parts if part.raw)
         delta = len(view.delta.live_rows)
         return IndexStats(
             live=view.live,
@@ -190,7 +164,7 @@ class SegmentedIndex:
                 "segments": [_describe(part) for part in view.parts],
                 "durable_seq": self._durable.applied_seq,
                 "merging": self._merging.locked(),
-                "last_error": self._last_error,
+                "last_error": self._damage or self._last_error,
             },
         )
 
@@ -199,16 +173,19 @@ class SegmentedIndex:
         if self._closed:
             return
         self._closed = True
-        self._upkeep.cancel()
-        await asyncio.wait([self._upkeep])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
         # A commit that is under way ends before the lock goes to somebody else.
         async with self._merging, self._committing, self._writing:
             await self._threads.close()
         self._lock.release()
 
-    def _search(self, queries: Vectors, k: int, allow: BitMap64 | None, params: SearchParams) -> Neighbours:
-        allowed = None if allow is None else np.asarray(allow.to_array(), dtype=np.uint64).astype(np.int64)
-        return self._view.search(queries, k, allowed, params, self._shape.metric)
+    def _lane(self, shard: int, pool: Executor, threads: int, *, hasty: bool) -> Coalescer[Question]:
+        def search(queries: Vectors, asked: Question) -> Neighbours:
+            return asked.view.search(shard, queries, asked.k, asked.allow, asked.params, self._shape.metric)
+
+        return Coalescer(search, pool, threads=threads, hasty=hasty)
 
     async def _apply(self, batch: VectorBatch, seq: int) -> None:
         async with self._writing:
@@ -229,18 +206,39 @@ class SegmentedIndex:
             start = self._view
             if start.applied_seq == self._durable.applied_seq:
                 return
-            segment = await self._threads.write(_write_delta, self._shape, self._next_name(), start.delta)
-            await self._commit(lambda view: view.flushed(start.delta, segment), durable_from=start)
+            segments = await self._threads.write(self._write_delta, start.delta)
+            await self._commit(lambda view: view.flushed(start.delta, segments), durable_from=start)
+
+    def _write_delta(self, delta: Delta) -> list[Segment]:
+        rows = delta.live_rows
+        shards = shard_of(delta.keys[rows], len(self._shards))
+        chosen = {shard: rows[shards == shard] for shard in self._shards}
+        return [
+            write_plain(
+                self._shape,
+                self._next_name(),
+                Source(keys=delta.keys[rows], sources=[(delta.vectors, rows)]),
+                shard=shard,
+                kind=self._plain,
+            )
+            for shard, rows in chosen.items()
+            if len(rows)
+        ]
 
     async def _merge(self, inputs: Sequence[Part], *, freeze: bool, dead_share: float) -> None:
+        form: Form | PlainKind = self._plain
+        why = ""
+        if freeze:
+            form, why = self._kind.form(sum(part.live for part in inputs), self._shape.dim)
         output = await self._threads.build(
             merge_parts,
             self._shape,
             self._next_name(),
             inputs,
-            self._graph if freeze else None,
+            form,
             lambda: self._closed,
             dead_share=dead_share,
+            why=why,
         )
         async with self._committing:
             await self._commit(lambda view: view.merged(inputs, output), durable_from=self._durable)
@@ -251,10 +249,24 @@ class SegmentedIndex:
         # After a failure here nobody knows which manifest a crash would leave, so the new segment's files
         # stay; the next open sweeps them away if they are not in it.
         durable = change(durable_from)
-        await self._threads.write(write_manifest, self._shape.directory, _manifest(self._shape, durable))
+        await self._threads.write(write_manifest, self._shape.directory, self._manifest(durable))
         self._durable = durable
         async with self._writing:
             self._view = change(self._view)
+
+    def _manifest(self, view: View) -> Manifest:
+        return Manifest(
+            dim=self._shape.dim,
+            metric=self._shape.metric,
+            shards=len(self._shards),
+            applied_seq=view.applied_seq,
+            segments=tuple(part.segment.entry for part in view.parts),
+            dead={
+                part.segment.entry.name: encode_dead(part.alive)
+                for part in view.parts
+                if part.alive is not None
+            },
+        )
 
     def _next_name(self) -> str:
         return f"{next(self._names):08d}"
@@ -291,79 +303,73 @@ class SegmentedIndex:
     async def _work(self, *, idle: bool) -> bool:
         async with self._merging:
             view = self._view
-            tiers = [Tier(live=part.live, dead=part.dead, raw=self._is_raw(part)) for part in view.parts]
-            task = next_task(len(view.delta.live_rows), tiers, self._limits, idle=idle)
-            if task is None:
-                return False
-            await self._carry_out(task, view)
-            return True
+            new = shard_of(view.delta.keys[view.delta.live_rows], len(self._shards))
+            for shard in self._shards:
+                parts = view.of(shard)
+                tiers = [Tier(live=part.live, dead=part.dead, raw=part.raw) for part in parts]
+                task = next_task(int(np.count_nonzero(new == shard)), tiers, self._limits, idle=idle)
+                if task is not None:
+                    await self._carry_out(task, shard, parts)
+                    return True
+            return False
 
-    async def _carry_out(self, task: Task, view: View) -> None:
-        chosen = {view.parts[place].segment for place in task.merge}
+    async def _carry_out(self, task: Task, shard: int, parts: Sequence[Part]) -> None:
+        chosen = {parts[place].segment for place in task.merge}
         if task.freeze:
             await self._flush()
-            chosen |= {part.segment for part in self._durable.parts if self._is_raw(part)}
+            chosen |= {part.segment for part in self._durable.of(shard) if part.raw}
         # The flush, and a checkpoint beside it, only ever add segments.
-        inputs = [part for part in self._durable.parts if part.segment in chosen]
-        if len(inputs) > 1 or any(part.dead or self._is_raw(part) for part in inputs):
+        inputs = [part for part in self._durable.of(shard) if part.segment in chosen]
+        if _worth_merging(inputs):
             await self._merge(inputs, freeze=task.freeze, dead_share=self._limits.extended_dead_share)
 
     async def _compact(self) -> None:
         async with self._merging:
             await self._flush()
-            inputs = self._durable.parts
-            if len(inputs) > 1 or any(part.dead or self._is_raw(part) for part in inputs):
-                await self._merge(inputs, freeze=True, dead_share=0.0)
+            for shard in self._shards:
+                inputs = self._durable.of(shard)
+                if _worth_merging(inputs):
+                    await self._merge(inputs, freeze=True, dead_share=0.0)
 
-    def _is_raw(self, part: Part) -> bool:
-        return self._graph is not None and part.segment.graph is None
+    async def _verify(self) -> None:
+        """Read what was trusted at open once in full; what is damaged is reported by ``stats``."""
+        for part in self._durable.parts:
+            try:
+                await self._threads.build(
+                    verify, self._shape.directory, part.segment.entry, lambda: self._closed
+                )
+            except CorruptIndex as error:
+                # A merge may have deleted the files meanwhile: that is no damage.
+                if part.segment in {now.segment for now in self._durable.parts}:
+                    self._damage = str(error)
+
+    @property
+    def _plain(self) -> PlainKind:
+        """What a segment is before it has its final form: that of a flat index is this one."""
+        return "flat" if isinstance(self._kind, Fixed) and self._kind.always == "flat" else "raw"
 
     def _require_open(self) -> None:
         if self._closed:
             raise FailedPrecondition("the index is closed")
 
 
-def _load(shape: Shape) -> View:
-    manifest = read_manifest(shape.directory)
-    if manifest is None:
-        sweep(shape.directory, ())
-        return View(parts=(), delta=Delta.empty(shape.dim), applied_seq=0)
-    if (manifest.dim, manifest.metric) != (shape.dim, shape.metric):
-        raise FailedPrecondition(
-            f"the index was made for dimension {manifest.dim} and {manifest.metric}, "
-            f"not for dimension {shape.dim} and {shape.metric}"
-        )
-    sweep(shape.directory, manifest.segments)
-    parts = []
-    for entry in manifest.segments:
-        dead = manifest.dead.get(entry.name)
-        alive = None if dead is None else decode_dead(dead, entry.rows)
-        parts.append(Part(open_segment(shape, entry), alive))
-    return View(parts=tuple(parts), delta=Delta.empty(shape.dim), applied_seq=manifest.applied_seq)
-
-
-def _manifest(shape: Shape, view: View) -> Manifest:
-    return Manifest(
-        dim=shape.dim,
-        metric=shape.metric,
-        applied_seq=view.applied_seq,
-        segments=tuple(part.segment.entry for part in view.parts),
-        dead={
-            part.segment.entry.name: encode_dead(part.alive) for part in view.parts if part.alive is not None
-        },
-    )
-
-
-def _write_delta(shape: Shape, name: str, delta: Delta) -> Segment | None:
-    rows = delta.live_rows
-    if not len(rows):
-        return None
-    return write_flat(shape, name, Rows(keys=delta.keys[rows], sources=[(delta.vectors, rows)]))
+def _worth_merging(inputs: Sequence[Part]) -> bool:
+    return len(inputs) > 1 or any(part.dead or part.raw for part in inputs)
 
 
 def _describe(part: Part) -> Mapping[str, Any]:
     entry = part.segment.entry
-    return {"name": entry.name, "kind": entry.kind, "live": part.live, "dead": part.dead, "ef": entry.ef}
+    described: dict[str, Any] = {
+        "name": entry.name,
+        "kind": entry.kind,
+        "why": entry.why,
+        "shard": entry.shard,
+        "live": part.live,
+        "dead": part.dead,
+    }
+    if entry.tuning is not None:
+        described |= {"effort": entry.tuning.effort, "recall": entry.tuning.recall}
+    return described
 
 
 async def _to_the_end(work: Awaitable[_T]) -> _T:

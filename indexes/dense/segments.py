@@ -1,33 +1,39 @@
-"""Segments: immutable files of keys, vectors and perhaps a graph, and how they are written and opened.
+"""Segments: immutable files of keys, vectors and perhaps a structure, and how they are written and opened.
 
-``NAME.keys`` is little-endian int64, ascending; ``NAME.vectors`` little-endian float32, row by row, mapped
-into memory; ``NAME.graph`` is a FAISS graph without its vectors.
+``NAME.keys`` is little-endian int64, ascending; ``NAME.vectors`` little-endian float32, row by row;
+``NAME.index`` is in FAISS's own format. Vectors and structure are mapped into memory, so opening a segment
+takes no longer when it is larger.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from indexes.base import FrozenIndex, Keys, Metric, Vectors
-from indexes.dense.exact import ExactIndex, Mask
-from indexes.dense.faiss_hnsw import HnswIndex, build_graph, dump_graph, load_graph
+from indexes.base import Keys, Metric, Vectors
+from indexes.dense.approximate import ApproximateIndex
+from indexes.dense.exact import ExactIndex
+from indexes.dense.kinds import STRUCTURES
 from indexes.dense.manifest import NAME as MANIFEST
 from indexes.dense.manifest import FileEntry, SegmentEntry
-from indexes.dense.options import HnswOptions
-from indexes.dense.tuning import cheapest_width
+from indexes.dense.rows import Mask, Rows
+from indexes.dense.structures import Builder, FrozenIndex, dump, load
 from indexes.directory import Data, Directory, Sink
 from ragstone.errors import CorruptIndex
 
-_SWEPT: Final = re.compile(rf"\d{{8}}\.(keys|vectors|graph)|{re.escape(MANIFEST)}\.tmp")
+PlainKind = Literal["raw", "flat"]
+
+_SUFFIXES: Final = ("keys", "vectors", "index")
+_SWEPT: Final = re.compile(rf"\d{{8}}\.({'|'.join(_SUFFIXES)})|{re.escape(MANIFEST)}\.tmp")
 _COPY_ROWS: Final = 4_096
 _TABLE_SPAN: Final = 64
+_VERIFIED_BYTES: Final = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,7 +44,6 @@ class Segment:
     keys: Keys
     vectors: Vectors
     index: FrozenIndex
-    graph: Any = None
 
     def rows_of(self, keys: Keys) -> Keys:
         """The rows of those of ``keys`` that are here, dead or alive."""
@@ -70,11 +75,11 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class Source:
     """Rows that become a segment: ``vectors[take]`` of each source, in that order."""
 
     keys: Keys
-    sources: Sequence[tuple[Vectors, Keys]]
+    sources: Sequence[tuple[Vectors, Rows]]
 
     def blocks(self) -> Iterator[Vectors]:
         """The vectors in the order of ascending keys, a few thousand at a time."""
@@ -90,59 +95,65 @@ class Rows:
             yield out
 
 
-def write_flat(shape: Shape, name: str, rows: Rows) -> Segment:
-    """Write a segment without a graph; it is searched exactly."""
+def write_plain(
+    shape: Shape, name: str, rows: Source, *, shard: int, kind: PlainKind, why: str = ""
+) -> Segment:
+    """Write a segment without a structure; it is searched exactly."""
     with _removed_on_failure(shape.directory, name):
         files = _write_rows(shape, name, rows)
-        entry = SegmentEntry(name=name, kind="flat", rows=len(rows.keys), files=files)
-        return _assemble(shape, entry)
+        return _assemble(
+            shape, SegmentEntry(name=name, kind=kind, why=why, shard=shard, rows=len(rows.keys), files=files)
+        )
 
 
-def write_hnsw(
+def write_built(
     shape: Shape,
     name: str,
-    rows: Rows,
-    options: HnswOptions,
+    rows: Source,
+    builder: Builder,
     *,
-    base: Any = None,
+    shard: int,
+    base: SegmentEntry | None,
+    why: str,
     cancelled: Callable[[], bool],
 ) -> Segment:
-    """Write a segment and its graph; ``base`` is a graph over its first rows, to be extended.
-
-    With a ``recall_target``, the width of its searches is measured here.
-    """
+    """Write a segment and its structure: a new one, or that of ``base``, its first rows, extended."""
     with _removed_on_failure(shape.directory, name):
         files = _write_rows(shape, name, rows)
         vectors = _map_vectors(shape, name, len(rows.keys))
-        graph = build_graph(
-            vectors,
-            shape.metric,
-            m=options.m,
-            ef_construction=options.ef_construction,
-            base=base,
-            cancelled=cancelled,
-        )
-        ef, recall = options.ef_search, None
-        if options.recall_target is not None:
-            index = HnswIndex(graph, vectors, shape.metric, ef=ef)
-            ef, recall = cheapest_width(index, vectors, target=options.recall_target)
-        files["graph"] = _write(shape.directory, f"{name}.graph", [dump_graph(graph)])
+        index = builder.empty(vectors, shape.metric) if base is None else _load(shape, base, mapped=False)
+        tuning = builder.finish(index, vectors, shape.metric, cancelled=cancelled)
+        with shape.directory.create(f"{name}.index") as file:
+            sink = _Checksum(file)
+            dump(index, sink)
+        files["index"] = sink.entry(shape.directory, f"{name}.index")
         entry = SegmentEntry(
-            name=name, kind="hnsw", rows=len(vectors), files=files, m=options.m, ef=ef, recall=recall
+            name=name,
+            kind=builder.kind,
+            why=why,
+            shard=shard,
+            rows=len(vectors),
+            files=files,
+            shape=dict(builder.shape),
+            tuning=tuning,
         )
-        return _assemble(shape, entry, graph)
+        return _assemble(shape, entry)
 
 
 def open_segment(shape: Shape, entry: SegmentEntry) -> Segment:
-    """Open a segment that the manifest names. Raises CorruptIndex naming the file that is damaged."""
+    """Open a segment that the manifest names. Raises CorruptIndex naming the file that is damaged.
+
+    A file that nobody has written to since its checksum was taken is not read again here; ``verify`` does.
+    """
     for suffix, expected in entry.files.items():
-        _verify(shape.directory, f"{entry.name}.{suffix}", expected)
-    graph = None
-    if entry.kind == "hnsw":
-        name = f"{entry.name}.graph"
-        vectors = _map_vectors(shape, entry.name, entry.rows)
-        graph = load_graph(shape.directory.read(name), vectors, shape.metric, name=name)
-    return _assemble(shape, entry, graph)
+        _check(shape.directory, f"{entry.name}.{suffix}", expected)
+    return _assemble(shape, entry)
+
+
+def verify(directory: Directory, entry: SegmentEntry, cancelled: Callable[[], bool]) -> None:
+    """Read all of a segment's files, until cancelled. Raises CorruptIndex naming the one that is damaged."""
+    for suffix, expected in entry.files.items():
+        _verify(directory, f"{entry.name}.{suffix}", expected, cancelled)
 
 
 def delete_segment(directory: Directory, entry: SegmentEntry) -> None:
@@ -159,12 +170,12 @@ def sweep(directory: Directory, keep: Sequence[SegmentEntry]) -> None:
             directory.delete(name)
 
 
-def live_rows(segment: Segment, alive: Mask | None) -> Keys:
+def live_rows(segment: Segment, alive: Mask | None) -> Rows:
     """The rows of a segment that are not dead, ascending."""
     return np.arange(len(segment.keys)) if alive is None else np.flatnonzero(alive)
 
 
-def _write_rows(shape: Shape, name: str, rows: Rows) -> dict[str, FileEntry]:
+def _write_rows(shape: Shape, name: str, rows: Source) -> dict[str, FileEntry]:
     keys = np.sort(rows.keys).astype("<i8")
     return {
         "keys": _write(shape.directory, f"{name}.keys", [_bytes(keys)]),
@@ -172,17 +183,31 @@ def _write_rows(shape: Shape, name: str, rows: Rows) -> dict[str, FileEntry]:
     }
 
 
-def _write(directory: Directory, name: str, blocks: Iterator[Data] | Sequence[Data]) -> FileEntry:
-    size = checksum = 0
-    with directory.create(name) as sink:
+def _write(directory: Directory, name: str, blocks: Iterable[Data]) -> FileEntry:
+    with directory.create(name) as file:
+        sink = _Checksum(file)
         for block in blocks:
-            size, checksum = _append(sink, block, size, checksum)
-    return FileEntry(size=size, crc32=checksum)
+            sink.write(block)
+    return sink.entry(directory, name)
 
 
-def _append(sink: Sink, block: Data, size: int, checksum: int) -> tuple[int, int]:
-    sink.write(block)
-    return size + len(block), zlib.crc32(block, checksum)
+class _Checksum:
+    """A sink that knows what went through it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._size = self._crc32 = 0
+
+    def write(self, data: Data, /) -> None:
+        """Append ``data``."""
+        self._sink.write(data)
+        self._size += len(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+
+    def entry(self, directory: Directory, name: str) -> FileEntry:
+        """What the manifest says of the file, once it is closed."""
+        written = directory.path(name).stat().st_mtime_ns
+        return FileEntry(size=self._size, crc32=self._crc32, mtime_ns=written)
 
 
 def _bytes(array: Any) -> memoryview:
@@ -190,16 +215,32 @@ def _bytes(array: Any) -> memoryview:
     return little.view(np.uint8).reshape(-1).data
 
 
-def _verify(directory: Directory, name: str, expected: FileEntry) -> None:
+def _check(directory: Directory, name: str, expected: FileEntry) -> None:
     try:
-        data = np.memmap(directory.path(name), dtype=np.uint8, mode="r").data
-    except (FileNotFoundError, ValueError) as error:
-        raise CorruptIndex(f"{name} is missing or empty") from error
+        found = directory.path(name).stat()
+    except FileNotFoundError as error:
+        raise CorruptIndex(f"{name} is missing") from error
     except OSError as error:
         raise CorruptIndex(f"{name} cannot be read: {error.strerror}") from error
-    if len(data) != expected.size:
-        raise CorruptIndex(f"{name} has {len(data)} bytes instead of {expected.size}")
-    if zlib.crc32(data) != expected.crc32:
+    if found.st_size != expected.size:
+        raise CorruptIndex(f"{name} has {found.st_size} bytes instead of {expected.size}")
+    if found.st_mtime_ns != expected.mtime_ns:
+        _verify(directory, name, expected)
+
+
+def _verify(
+    directory: Directory, name: str, expected: FileEntry, cancelled: Callable[[], bool] = lambda: False
+) -> None:
+    checksum = 0
+    try:
+        with directory.path(name).open("rb") as file:
+            while block := file.read(_VERIFIED_BYTES):
+                if cancelled():
+                    return
+                checksum = zlib.crc32(block, checksum)
+    except OSError as error:
+        raise CorruptIndex(f"{name} cannot be read: {error.strerror}") from error
+    if checksum != expected.crc32:
         raise CorruptIndex(f"{name} fails its checksum")
 
 
@@ -209,13 +250,19 @@ def _map_vectors(shape: Shape, name: str, rows: int) -> Vectors:
     return mapped.view(np.ndarray)
 
 
-def _assemble(shape: Shape, entry: SegmentEntry, graph: Any = None) -> Segment:
-    keys = np.frombuffer(shape.directory.read(f"{entry.name}.keys"), dtype="<i8")
+def _load(shape: Shape, entry: SegmentEntry, *, mapped: bool) -> Any:
+    path = shape.directory.path(f"{entry.name}.index")
+    return load(path, rows=entry.rows, dim=shape.dim, mapped=mapped)
+
+
+def _assemble(shape: Shape, entry: SegmentEntry) -> Segment:
+    keys = np.memmap(shape.directory.path(f"{entry.name}.keys"), dtype="<i8", mode="r").view(np.ndarray)
     vectors = _map_vectors(shape, entry.name, entry.rows)
     index: FrozenIndex = ExactIndex(vectors, shape.metric)
-    if graph is not None:
-        index = HnswIndex(graph, vectors, shape.metric, ef=entry.ef or 1)
-    return Segment(entry=entry, keys=keys, vectors=vectors, index=index, graph=graph)
+    if entry.tuning is not None:
+        structure = STRUCTURES[entry.kind](_load(shape, entry, mapped=True))
+        index = ApproximateIndex(structure, vectors, shape.metric, entry.tuning)
+    return Segment(entry=entry, keys=keys, vectors=vectors, index=index)
 
 
 @contextmanager
@@ -223,7 +270,7 @@ def _removed_on_failure(directory: Directory, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for suffix in ("keys", "vectors", "graph"):
+        for suffix in _SUFFIXES:
             try:
                 directory.delete(f"{name}.{suffix}")
             except Exception:  # noqa: BLE001 - the first error is the one to report; open sweeps

@@ -23,23 +23,23 @@ _MOST_WALK_THREADS: Final = 4
 class Threads:
     """Executors whose threads start when first needed. FAISS runs on one core in each of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shards: int) -> None:
         cores = len(os.sched_getaffinity(0))
-        self.walk_threads: Final = max(1, min(cores // 2, _MOST_WALK_THREADS))
+        self.walkers: Final = max(shards, 1, min(cores // 2, _MOST_WALK_THREADS))
         one_core = partial(faiss.omp_set_num_threads, 1)
-        self._walks = ThreadPoolExecutor(self.walk_threads, "index-walk", one_core)
-        self._scans = ThreadPoolExecutor(1, "index-scan", one_core)
+        self._walks = ThreadPoolExecutor(self.walkers, "index-walk", one_core)
+        self._scans = ThreadPoolExecutor(shards, "index-scan", one_core)
         self._write = ThreadPoolExecutor(2, "index-write", one_core)
         self._build = ThreadPoolExecutor(1, "index-build", _become_low_priority)
 
     @property
     def walks(self) -> Executor:
-        """Half of the cores, for searches that walk through graphs: the event loop needs its share."""
+        """``walkers`` threads for quick searches: half of the cores, for the event loop needs its share."""
         return self._walks
 
     @property
     def scans(self) -> Executor:
-        """One thread for searches that may compare with very many vectors."""
+        """One thread a shard for searches that may compare with very many vectors."""
         return self._scans
 
     async def write(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

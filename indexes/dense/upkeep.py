@@ -7,7 +7,7 @@ being merged so far. A row is therefore merged O(log n) times, and O(log n) segm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,14 @@ class UpkeepLimits:
     """A graph with more dead rows than this share is built anew instead of being extended."""
     raw_segments: int = 8
     """So many small segments without a graph are joined, even when they stay too small for one."""
+
+    def per_shard(self, shards: int) -> UpkeepLimits:
+        """The limits of each of ``shards``, which together are these."""
+        return replace(
+            self,
+            freeze_at=max(1, self.freeze_at // shards),
+            idle_freeze_at=max(1, self.idle_freeze_at // shards),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from indexes.base import Keys, Metric, Neighbours, SearchParams, VectorBatch, Vectors
-from indexes.dense.exact import Mask, best, merge, score_all, score_rows, stack
+from indexes.dense.exact import best, merge, score_all, score_rows, stack
+from indexes.dense.rows import Allowed, Mask, RowSet
 from indexes.dense.segments import Segment
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Part:
     """A segment and which of its rows live: ``alive`` ``(rows,)``, None when all do."""
 
@@ -24,6 +26,11 @@ class Part:
     alive: Mask | None = None
 
     @property
+    def raw(self) -> bool:
+        """Whether it still waits for its final form."""
+        return self.segment.entry.kind == "raw"
+
+    @cached_property
     def live(self) -> int:
         """How many rows live."""
         return len(self.segment.keys) if self.alive is None else int(np.count_nonzero(self.alive))
@@ -32,6 +39,10 @@ class Part:
     def dead(self) -> int:
         """How many rows are dead."""
         return len(self.segment.keys) - self.live
+
+    @cached_property
+    def _living(self) -> RowSet | None:
+        return None if self.alive is None else RowSet(self.alive)
 
     def without(self, keys: Keys) -> Part:
         """The part after the rows of ``keys`` have died."""
@@ -47,19 +58,21 @@ class Part:
         rows = self.segment.rows_of(keys)
         return self.segment.keys[rows if self.alive is None else rows[self.alive[rows]]]
 
-    def search(self, queries: Vectors, k: int, allow: Keys | None, params: SearchParams) -> Neighbours:
+    def allowed(self, keys: Keys) -> RowSet:
+        """The live rows of ``keys``, which ascend."""
+        mask = self.segment.mask_of(keys)
+        return RowSet(mask if self.alive is None else mask & self.alive)
+
+    def search(self, queries: Vectors, k: int, allow: Allowed | None, params: SearchParams) -> Neighbours:
         """The best ``k`` live keys, among ``allow`` when given."""
-        mask = self.alive
-        if allow is not None:
-            mask = self.segment.mask_of(allow)
-            mask = mask if self.alive is None else mask & self.alive
-        found = self.segment.index.search(queries, k, mask, params)
+        rows = self._living if allow is None else allow.within(self)
+        found = self.segment.index.search(queries, k, rows, params)
         keys = self.segment.keys[found.keys]
         keys[found.keys < 0] = -1
         return Neighbours(keys, found.scores)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Delta:
     """New rows in memory: the first ``count`` rows of buffers that only the newest delta may extend."""
 
@@ -132,18 +145,22 @@ class Delta:
         """The keys of the rows of ``older`` that lived then and are dead now."""
         return _died(older.keys, older.alive, None if self.alive is None else self.alive[: older.count])
 
-    def search(self, queries: Vectors, k: int, allow: Keys | None, metric: Metric) -> Neighbours:
+    def allowed(self, keys: Keys) -> RowSet:
+        """The live rows whose key is in ``keys``, which ascend."""
+        places = np.minimum(np.searchsorted(keys, self.keys), max(0, len(keys) - 1))
+        mask = keys[places] == self.keys if len(keys) else np.zeros(self.count, np.bool_)
+        return RowSet(mask if self.alive is None else mask & self.alive)
+
+    def search(self, queries: Vectors, k: int, allow: Allowed | None, metric: Metric) -> Neighbours:
         """The best ``k`` live keys, exactly."""
-        rows = self.live_rows
-        if allow is not None:
-            rows = rows[np.isin(self.keys[rows], allow)]
+        rows = self.live_rows if allow is None else allow.within(self).rows
         if len(rows) == self.count:
             return stack([best(self.keys, score_all(q, self.vectors, metric), k) for q in queries], k)
         keys = self.keys[rows]
         return stack([best(keys, score_rows(q, self.vectors, rows, metric), k) for q in queries], k)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """All that a search sees after journal position ``applied_seq``. No key lives twice in it."""
 
@@ -156,12 +173,22 @@ class View:
         """How many keys a search can find."""
         return sum(part.live for part in self.parts) + len(self.delta.live_rows)
 
+    def of(self, shard: int) -> tuple[Part, ...]:
+        """The parts of one shard."""
+        return tuple(part for part in self.parts if part.segment.entry.shard == shard)
+
     def search(
-        self, queries: Vectors, k: int, allow: Keys | None, params: SearchParams, metric: Metric
+        self,
+        shard: int,
+        queries: Vectors,
+        k: int,
+        allow: Allowed | None,
+        params: SearchParams,
+        metric: Metric,
     ) -> Neighbours:
-        """The best ``k`` keys for each of ``queries``; ``allow`` are the only keys that count."""
-        found = [part.search(queries, k, allow, params) for part in self.parts]
-        if self.delta.count:
+        """The best ``k`` keys of one shard for each of ``queries``; the first answers for the delta too."""
+        found = [part.search(queries, k, allow, params) for part in self.of(shard)]
+        if self.delta.count and shard == 0:
             found.append(self.delta.search(queries, k, allow, metric))
         return merge(found, len(queries), k)
 
@@ -175,12 +202,11 @@ class View:
             batch = VectorBatch(batch.keys[new], batch.vectors[new], batch.deleted)
         return View(parts=parts, delta=delta.extended(batch.keys, batch.vectors), applied_seq=seq)
 
-    def flushed(self, delta: Delta, segment: Segment | None) -> View:
-        """The view once ``segment`` holds the rows that lived in ``delta``, which this one's grew from."""
-        parts = self.parts
-        if segment is not None:
-            parts = (*parts, Part(segment).without(self.delta.died_since(delta)))
-        return replace(self, parts=parts, delta=self.delta.since(delta))
+    def flushed(self, delta: Delta, segments: Sequence[Segment]) -> View:
+        """The view once ``segments`` hold the rows that lived in ``delta``, which this one's grew from."""
+        died = self.delta.died_since(delta)
+        new = [Part(segment).without(died) for segment in segments]
+        return replace(self, parts=(*self.parts, *new), delta=self.delta.since(delta))
 
     def merged(self, inputs: Sequence[Part], output: Part | None) -> View:
         """The view once ``output`` holds the rows that lived in ``inputs``, earlier states of parts here."""

@@ -10,7 +10,8 @@ import pytest
 
 from indexes.base import Metric, SearchParams, VectorIndex
 from indexes.conformance import DIM, batch_of, clustered, removal_of
-from indexes.dense.segmented import SegmentedIndex, open_hnsw
+from indexes.dense.opening import open_index
+from indexes.dense.segmented import SegmentedIndex
 from indexes.dense.upkeep import UpkeepLimits
 from indexes.directory import Directory, FaultyDirectory, LocalDirectory
 from ragstone.errors import BackendUnavailable
@@ -25,7 +26,9 @@ STEPS: dict[str, Step] = {
 
 
 async def opened(directory: Directory) -> SegmentedIndex:
-    return await open_hnsw(directory=directory, dim=DIM, metric=Metric.COSINE, options={}, limits=BY_HAND)
+    return await open_index(
+        "hnsw", directory=directory, dim=DIM, metric=Metric.COSINE, options={}, limits=BY_HAND
+    )
 
 
 async def live_keys(index: VectorIndex) -> list[int]:

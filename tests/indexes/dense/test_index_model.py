@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from hypothesis import settings
@@ -17,7 +17,9 @@ from pyroaring import BitMap64
 
 from indexes.base import Metric, SearchParams, VectorBatch
 from indexes.conformance import DIM, clustered, recall_of, true_neighbours
-from indexes.dense.segmented import SegmentedIndex, open_flat, open_hnsw
+from indexes.dense.opening import open_index
+from indexes.dense.segmented import SegmentedIndex
+from indexes.dense.sharding import shard_of
 from indexes.dense.upkeep import UpkeepLimits
 from indexes.directory import LocalDirectory
 
@@ -33,6 +35,9 @@ class IndexMachine(RuleBasedStateMachine):
 
     kind = "flat"
     metric = Metric.L2
+    options: ClassVar[dict[str, object]] = {}
+    recall = 1.0
+    shards = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,10 +52,13 @@ class IndexMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     async def opened(self) -> SegmentedIndex:
-        opener = open_hnsw if self.kind == "hnsw" else open_flat
-        options: dict[str, object] = {"m": 8, "ef_construction": 40} if self.kind == "hnsw" else {}
-        return await opener(
-            directory=LocalDirectory(self.root), dim=DIM, metric=self.metric, options=options, limits=LIMITS
+        return await open_index(
+            self.kind,
+            directory=LocalDirectory(self.root),
+            dim=DIM,
+            metric=self.metric,
+            options={**self.options, "shards": self.shards},
+            limits=LIMITS,
         )
 
     def write(self, keys: list[int], deleted: list[int]) -> None:
@@ -90,7 +98,8 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         self.run(self.index.compact())
-        assert self.index.stats().segments == bool(self.model)
+        used = np.unique(shard_of(np.array([*self.model], np.int64), self.shards))
+        assert self.index.stats().segments == len(used)
         assert self.index.stats().deleted == 0
 
     @rule()
@@ -121,9 +130,9 @@ class IndexMachine(RuleBasedStateMachine):
         for row, true in zip(exact.keys, truth, strict=True):
             assert row.tolist() == true.tolist() + [-1] * (10 - len(true))
         # Narrow, so that graphs are walked even where comparing with each row would cost less.
-        narrow = SearchParams(ef_search=16)
+        narrow = SearchParams(effort=16)
         found = self.run(self.index.search(QUERIES, 10, allow=allow, params=narrow))
-        assert recall_of(found, truth) >= (0.8 if self.kind == "hnsw" else 1.0)
+        assert recall_of(found, truth) >= self.recall
 
     def teardown(self) -> None:
         self.run(self.index.close())
@@ -137,9 +146,29 @@ class HnswMachine(IndexMachine):
 
     kind = "hnsw"
     metric = Metric.COSINE
+    options: ClassVar[dict[str, object]] = {"m": 8, "ef_construction": 40}
+    recall = 0.8
 
 
+class ShardedMachine(IndexMachine):
+    """The same in three shards: as exact as one."""
+
+    shards = 3
+
+
+class ProductCodesMachine(IndexMachine):
+    """The same for product codes in two shards, by inner product."""
+
+    kind = "ivf_pq"
+    metric = Metric.INNER_PRODUCT
+    shards = 2
+    recall = 0.8
+
+
+ENOUGH = settings(max_examples=20, stateful_step_count=20, deadline=None)
 TestFlat = IndexMachine.TestCase
-TestFlat.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 TestHnsw = HnswMachine.TestCase
-TestHnsw.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestSharded = ShardedMachine.TestCase
+TestProductCodes = ProductCodesMachine.TestCase
+for case in (TestFlat, TestHnsw, TestSharded, TestProductCodes):
+    case.settings = ENOUGH

@@ -15,7 +15,8 @@ from pyroaring import BitMap64
 
 from indexes.base import Metric, Neighbours, SearchParams, VectorBatch
 from indexes.conformance import DIM, batch_of, clustered, recall_of, removal_of, true_neighbours
-from indexes.dense.segmented import SegmentedIndex, open_flat, open_hnsw
+from indexes.dense.opening import open_index
+from indexes.dense.segmented import SegmentedIndex
 from indexes.dense.upkeep import UpkeepLimits
 from indexes.directory import FaultyDirectory, LocalDirectory
 from indexes.registry import open_dense, open_lexical
@@ -40,7 +41,9 @@ def hnsw(tmp_path: Path) -> Open:
         limits: UpkeepLimits = BY_HAND, metric: Metric = Metric.COSINE, **options: object
     ) -> SegmentedIndex:
         directory = LocalDirectory(tmp_path / "index")
-        return await open_hnsw(directory=directory, dim=DIM, metric=metric, options=options, limits=limits)
+        return await open_index(
+            "hnsw", directory=directory, dim=DIM, metric=metric, options=options, limits=limits
+        )
 
     return opened
 
@@ -82,7 +85,7 @@ async def test_a_checkpoint_writes_the_delta_without_building_a_graph(hnsw: Open
     index = await hnsw()
     await index.apply(batch_of(clustered(60)), seq=4)
     assert await index.checkpoint() == 4
-    assert [segment["kind"] for segment in details(index)] == ["flat"]
+    assert [segment["kind"] for segment in details(index)] == ["raw"]
     assert index.stats().pending == 60
     assert await index.checkpoint() == 4
     assert index.stats().segments == 1
@@ -175,7 +178,9 @@ async def test_keys_that_arrive_out_of_order_are_found(hnsw: Open) -> None:
 async def test_a_build_that_fails_is_reported_and_the_old_state_serves_on(tmp_path: Path) -> None:
     directory = FaultyDirectory(LocalDirectory(tmp_path))
     limits = UpkeepLimits(freeze_at=100, idle_s=0.01)
-    index = await open_hnsw(directory=directory, dim=DIM, metric=Metric.L2, options={}, limits=limits)
+    index = await open_index(
+        "hnsw", directory=directory, dim=DIM, metric=Metric.L2, options={}, limits=limits
+    )
     directory.fail_at(1)
     vectors = clustered(120)
     await index.apply(batch_of(vectors), seq=1)
@@ -249,8 +254,8 @@ def graph_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def fill() -> None:
         directory = LocalDirectory(folder)
-        index = await open_hnsw(
-            directory=directory, dim=DIM, metric=Metric.COSINE, options={}, limits=BY_HAND
+        index = await open_index(
+            "hnsw", directory=directory, dim=DIM, metric=Metric.COSINE, options={}, limits=BY_HAND
         )
         await index.apply(batch_of(clustered(12_000)), seq=1)
         await index.compact()
@@ -265,8 +270,13 @@ def graph_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def filled(graph_folder: Path) -> Any:
     """The index of ``graph_folder``."""
-    index = await open_hnsw(
-        directory=LocalDirectory(graph_folder), dim=DIM, metric=Metric.COSINE, options={}, limits=BY_HAND
+    index = await open_index(
+        "hnsw",
+        directory=LocalDirectory(graph_folder),
+        dim=DIM,
+        metric=Metric.COSINE,
+        options={},
+        limits=BY_HAND,
     )
     yield index
     await index.close()
@@ -284,8 +294,8 @@ async def test_a_graph_with_many_dead_rows_finds_the_live_ones(filled: Segmented
 async def test_a_wider_search_finds_more(filled: SegmentedIndex) -> None:
     queries = clustered(200, seed=13)
     exact = list((await filled.search(queries, 10, params=EXACT)).keys)
-    narrow = await filled.search(queries, 10, params=SearchParams(ef_search=10))
-    wide = await filled.search(queries, 10, params=SearchParams(ef_search=200))
+    narrow = await filled.search(queries, 10, params=SearchParams(effort=10))
+    wide = await filled.search(queries, 10, params=SearchParams(effort=200))
     assert recall_of(narrow, exact) < recall_of(wide, exact)
     assert recall_of(wide, exact) >= 0.99
 
@@ -310,10 +320,10 @@ async def test_a_recall_target_picks_a_width_for_each_segment_and_keeps_it(hnsw:
             batch_of(vectors, first=10_000 * len(widths), deleted=np.arange(6_000)), seq=index.applied_seq + 1
         )
         await index.compact()
-        widths[target] = details(index)[0]["ef"]
+        widths[target] = details(index)[0]["effort"]
         await index.close()
         index = await hnsw(recall_target=target)
-        assert details(index)[0]["ef"] == widths[target]
+        assert details(index)[0]["effort"] == widths[target]
         await index.close()
     assert widths[0.6] < widths[0.999]
 
@@ -324,8 +334,10 @@ async def test_a_recall_target_picks_a_width_for_each_segment_and_keeps_it(hnsw:
         ({"m": 1}, "recipe.index.m"),
         ({"ef_search": "wide"}, "recipe.index.ef_search"),
         ({"recall_target": 1.0}, "recipe.index.recall_target"),
-        ({"shards": 2}, "recipe.index.shards"),
+        ({"shards": 65}, "recipe.index.shards"),
         ({"nlist": 5}, "recipe.index.nlist"),
+        ({"storage": "int2"}, "recipe.index.storage"),
+        ({"ef_search": 64, "recall_target": 0.9}, "recipe.index"),
     ],
 )
 async def test_a_wrong_option_is_named(options: dict[str, object], field: str, tmp_path: Path) -> None:
@@ -338,7 +350,10 @@ async def test_a_wrong_option_is_named(options: dict[str, object], field: str, t
 
 async def test_unknown_kinds_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     directory = LocalDirectory(tmp_path)
-    with pytest.raises(InvalidArgument, match=r"recipe\.index\.kind: 'tree' is unknown; known: flat, hnsw"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"recipe\.index\.kind: 'tree' is unknown; known: auto, flat, hnsw, ivf_flat, ivf_pq",
+    ):
         await open_dense("tree", directory=directory, dim=DIM, metric=Metric.COSINE, options={})
     with pytest.raises(InvalidArgument, match=r"recipe\.lexical\.kind: .* known: okapi, tantivy"):
         await open_lexical("grep", directory=directory, options={})
@@ -389,7 +404,7 @@ async def test_files_that_no_manifest_names_are_swept_at_open_and_strangers_stay
 
 
 @pytest.mark.parametrize("damage", ["flipped", "shortened", "missing"])
-@pytest.mark.parametrize("name", ["00000002.keys", "00000002.vectors", "00000002.graph", "MANIFEST.json"])
+@pytest.mark.parametrize("name", ["00000002.keys", "00000002.vectors", "00000002.index", "MANIFEST.json"])
 async def test_a_damaged_file_is_named(hnsw: Open, tmp_path: Path, name: str, damage: str) -> None:
     if (name, damage) == ("MANIFEST.json", "missing"):
         pytest.skip("a directory without a manifest is an empty index")
@@ -411,19 +426,19 @@ async def test_a_damaged_file_is_named(hnsw: Open, tmp_path: Path, name: str, da
 
 
 async def test_a_newer_format_is_refused_and_kept(hnsw: Open, tmp_path: Path) -> None:
-    body = {"format": 2, "news": True}
+    body = {"format": 3, "news": True}
     checksum = zlib.crc32(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
     document = json.dumps({"crc32": checksum, "manifest": body}).encode()
     directory = LocalDirectory(tmp_path / "index")
     directory.atomic_write("MANIFEST.json", document)
-    with pytest.raises(FailedPrecondition, match="format 2"):
+    with pytest.raises(FailedPrecondition, match="format 3"):
         await hnsw()
     assert directory.read("MANIFEST.json") == document
 
 
 async def test_a_flat_index_finds_every_neighbour(tmp_path: Path) -> None:
-    index = await open_flat(
-        directory=LocalDirectory(tmp_path), dim=DIM, metric=Metric.L2, options={"freeze_at": 100}
+    index = await open_index(
+        "flat", directory=LocalDirectory(tmp_path), dim=DIM, metric=Metric.L2, options={"freeze_at": 100}
     )
     vectors = clustered(1_000)
     for seq in range(1, 11):

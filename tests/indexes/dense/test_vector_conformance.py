@@ -16,6 +16,15 @@ OPTIONS: dict[str, tuple[str, dict[str, object], float]] = {
     "flat-freezing": ("flat", {"freeze_at": 32}, 1.0),
     "hnsw": ("hnsw", {}, 0.95),
     "hnsw-freezing": ("hnsw", {"freeze_at": 32, "m": 16, "ef_construction": 64}, 0.95),
+    "hnsw-float32": ("hnsw", {"freeze_at": 256, "storage": "float32"}, 0.95),
+    "hnsw-fp16": ("hnsw", {"freeze_at": 256, "storage": "fp16"}, 0.95),
+    "ivf-flat": ("ivf_flat", {"freeze_at": 256}, 0.95),
+    "ivf-pq": ("ivf_pq", {"freeze_at": 256}, 0.95),
+    "ivf-pq-freezing": ("ivf_pq", {"freeze_at": 32}, 0.95),
+    "auto": ("auto", {"freeze_at": 256}, 0.95),
+    "flat-sharded": ("flat", {"freeze_at": 32, "shards": 3}, 1.0),
+    "hnsw-sharded": ("hnsw", {"freeze_at": 256, "shards": 2}, 0.95),
+    "ivf-pq-sharded": ("ivf_pq", {"freeze_at": 256, "shards": 4}, 0.95),
 }
 
 
