@@ -6,28 +6,19 @@ with every row that counts, whichever costs less by what was measured when the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import faiss
 import numpy as np
 
 from indexes.base import Metric, Neighbours, SearchParams, Vectors
-from indexes.dense.exact import ExactIndex, Scores, rescore
+from indexes.dense.exact import ExactIndex, Scores, rescore, top
 from indexes.dense.manifest import Tuning
 from indexes.dense.rows import Rows, RowSet
-from indexes.dense.structures import Structure
+from indexes.dense.structures import Plan, Structure
 
 _SMALLEST_SHARE: Final = 1e-4
 """Below this share of allowed rows no structure beats a scan of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How one segment answers one search: a walk of some effort, or (None) a scan of ``rows`` rows."""
-
-    effort: int | None
-    rows: int
 
 
 class ApproximateIndex:
@@ -89,13 +80,4 @@ class ApproximateIndex:
             scores = rescore(queries, self._vectors, rows, self._metric)
         elif self._metric is Metric.L2:
             scores = np.negative(scores, out=scores)
-        return _best(rows, scores, k)
-
-
-def _best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
-    """The best ``k`` of each row of candidates, equal scores by ascending row, padded with -1."""
-    missing = ((0, 0), (0, max(0, k - rows.shape[1])))
-    rows = np.pad(rows, missing, constant_values=-1)
-    scores = np.pad(scores, missing, constant_values=-np.inf)
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        return top(rows, scores, k)

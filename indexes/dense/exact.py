@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexes.base import Keys, Metric, Neighbours, SearchParams, Vectors
 from indexes.dense.rows import Rows, RowSet
+from indexes.dense.structures import Plan
 
 Scores = NDArray[np.float32]
 
@@ -33,6 +34,10 @@ class ExactIndex:
         rows = None if allow is None else allow.rows
         found = [best(*self._scan(query, rows), k) for query in queries]
         return stack(found, k)
+
+    def plan(self, k: int, allow: RowSet | None, params: SearchParams) -> Plan:
+        """A scan of all rows that count."""
+        return Plan(None, len(self._vectors) if allow is None else allow.count)
 
     def _scan(self, query: Vectors, rows: Rows | None) -> tuple[Rows | None, Scores]:
         if rows is None:
@@ -101,9 +106,18 @@ def merge(parts: list[Neighbours], queries: int, k: int) -> Neighbours:
         return parts[0]
     keys = np.concatenate([part.keys for part in parts] or [np.empty((queries, 0), np.int64)], axis=1)
     scores = np.concatenate([part.scores for part in parts] or [np.empty((queries, 0), np.float32)], axis=1)
-    order = np.lexsort((keys, keys < 0, -scores), axis=1)[:, :k]
-    keys, scores = np.take_along_axis(keys, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    missing = ((0, 0), (0, k - keys.shape[1]))
-    return Neighbours(
-        np.pad(keys, missing, constant_values=-1), np.pad(scores, missing, constant_values=-np.inf)
-    )
+    return Neighbours(*top(keys, scores, k))
+
+
+def top(ids: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
+    """The best ``k`` of each row of ``ids`` ``(n, m)``, equal ones by ascending id, padded to ``k``.
+
+    An id that is missing is -1, with the score -inf.
+    """
+    short = k - ids.shape[1]
+    if short > 0:
+        ids = np.pad(ids, ((0, 0), (0, short)), constant_values=-1)
+        scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    row = np.arange(len(ids))[:, None]
+    return ids[row, order], scores[row, order]

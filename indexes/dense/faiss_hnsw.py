@@ -18,7 +18,7 @@ from indexes.dense.tuning import sample, tune
 KIND: Final = "hnsw"
 _ADD_ROWS: Final = 512
 """Rows inserted between two looks at ``cancelled``: well under a second of work."""
-_EFFORTS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024)
+_EFFORTS: Final = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
 _SPARE: Final = 10
 """Candidates beyond ``k`` for re-scoring: 8 bits order neighbours almost as 32 do."""
 _QUANTIZER: Final = {
@@ -35,7 +35,7 @@ class HnswStructure:
         self.exact_scores = isinstance(index, faiss.IndexHNSWFlat)
 
     def efforts(self) -> Sequence[int]:
-        """Powers of two and the values between them."""
+        """Steps of a quarter or a third."""
         return _EFFORTS
 
     def widened(self, effort: int, share: float) -> int:

@@ -20,7 +20,7 @@ from indexes.dense.structures import FAISS_METRIC, fill, training_sample
 from indexes.dense.tuning import sample, tune
 
 _ADD_ROWS: Final = 16_384
-_EFFORTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024)
+_EFFORTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
 _FETCHED_PER_HIT: Final = 4
 """Candidates of product codes for each row wanted: fewer lose neighbours, more find none (measured)."""
 _SPARE: Final = 10

@@ -11,20 +11,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from pyroaring import BitMap64
 
 from indexes.base import IndexStats, Neighbours, SearchParams, VectorBatch, Vectors
-from indexes.dense.coalescing import Coalescer
-from indexes.dense.exact import merge
 from indexes.dense.kinds import Fixed, Form, Kind
 from indexes.dense.manifest import Manifest, encode_dead, write_manifest
 from indexes.dense.merging import merge_parts
-from indexes.dense.rows import Allowed, Filters
+from indexes.dense.searching import Question, Searches
 from indexes.dense.segments import PlainKind, Segment, Shape, Source, delete_segment, verify, write_plain
 from indexes.dense.sharding import shard_of
 from indexes.dense.threads import Threads
@@ -37,16 +33,6 @@ from ragstone.errors import CorruptIndex, FailedPrecondition, InvalidArgument
 _T = TypeVar("_T")
 
 _DEFAULTS: Final = SearchParams()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked beside the queries; equal ones can be asked together."""
-
-    view: View
-    k: int
-    allow: Allowed | None
-    params: SearchParams
 
 
 class SegmentedIndex:
@@ -83,11 +69,7 @@ class SegmentedIndex:
         self._last_error = self._damage = ""
         self._closed = False
         self._changed = asyncio.Event()
-        self._filters = Filters()
-        # Two lanes to each shard, so that quick walks never queue behind slower scans.
-        walkers = max(1, threads.walkers // len(self._shards))
-        self._walks = [self._lane(shard, threads.walks, walkers, hasty=True) for shard in self._shards]
-        self._scans = [self._lane(shard, threads.scans, 1, hasty=False) for shard in self._shards]
+        self._searches = Searches(threads, shape.metric, shards=len(self._shards))
         self._tasks = (
             asyncio.create_task(self._keep_up(), name="index upkeep"),
             asyncio.create_task(self._verify(), name="index verification"),
@@ -119,21 +101,13 @@ class SegmentedIndex:
 
         Raises InvalidArgument for a wrong shape, a vector that is not finite, or a ``k`` below 1.
         """
-        self._require_open()
-        if k < 1:
-            raise InvalidArgument.at("k", "must be at least 1")
-        params = params or _DEFAULTS
-        if params.effort is not None and params.effort < 1:
-            raise InvalidArgument.at("params.effort", "must be at least 1")
+        question = self._question(k, allow, params)
         prepared = prepare_queries(queries, dim=self._shape.dim, metric=self._shape.metric)
-        allowed = None if allow is None else self._filters.of(allow)
-        # The view is taken here, so that all shards answer from the same one.
-        question = Question(self._view, k, allowed, params)
-        lanes = self._walks if allowed is None and not params.exact else self._scans
-        if len(lanes) == 1:
-            return await lanes[0].search(prepared, question)
-        found = await asyncio.gather(*(lane.search(prepared, question) for lane in lanes))
-        return merge(found, len(prepared), k)
+        return await self._searches.search(prepared, question)
+
+    def explain(self, k: int, *, allow: BitMap64 | None = None, params: SearchParams | None = None) -> str:
+        """How a search with these arguments is answered now, segment by segment. Beyond the protocol."""
+        return self._searches.explain(self._question(k, allow, params))
 
     async def checkpoint(self) -> int:
         """Make all that is applied durable; the ``seq`` from which a reopened index needs the journal.
@@ -150,7 +124,7 @@ class SegmentedIndex:
         await _to_the_end(self._compact())
 
     def stats(self) -> IndexStats:
-        """What the index holds now; ``details`` has ``segments``, ``durable_seq``, ``last_error``."""
+        """What the index holds now; ``details`` has its ``segments``, ``live_recall`` and ``last_error``."""
         view = self._view
         raw = sum(part.live for part in view.parts if part.raw)
         delta = len(view.delta.live_rows)
@@ -162,6 +136,7 @@ class SegmentedIndex:
             bytes_on_disk=sum(file.size for part in view.parts for file in part.segment.entry.files.values()),
             details={
                 "segments": [_describe(part) for part in view.parts],
+                "live_recall": self._searches.stats(),
                 "durable_seq": self._durable.applied_seq,
                 "merging": self._merging.locked(),
                 "last_error": self._damage or self._last_error,
@@ -176,16 +151,20 @@ class SegmentedIndex:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
+        await self._searches.close()
         # A commit that is under way ends before the lock goes to somebody else.
         async with self._merging, self._committing, self._writing:
             await self._threads.close()
         self._lock.release()
 
-    def _lane(self, shard: int, pool: Executor, threads: int, *, hasty: bool) -> Coalescer[Question]:
-        def search(queries: Vectors, asked: Question) -> Neighbours:
-            return asked.view.search(shard, queries, asked.k, asked.allow, asked.params, self._shape.metric)
-
-        return Coalescer(search, pool, threads=threads, hasty=hasty)
+    def _question(self, k: int, allow: BitMap64 | None, params: SearchParams | None) -> Question:
+        self._require_open()
+        if k < 1:
+            raise InvalidArgument.at("k", "must be at least 1")
+        params = params or _DEFAULTS
+        if params.effort is not None and params.effort < 1:
+            raise InvalidArgument.at("params.effort", "must be at least 1")
+        return self._searches.question(self._view, k, allow, params)
 
     async def _apply(self, batch: VectorBatch, seq: int) -> None:
         async with self._writing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -23,11 +24,23 @@ FAISS_METRIC: Final = {
 _TRAINING_ROWS: Final = 65_536
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one segment answers one search: a walk of some effort, or (None) a scan of ``rows`` rows."""
+
+    effort: int | None
+    rows: int
+
+
 class FrozenIndex(Protocol):
     """An immutable index over rows 0..n-1 of one segment. Thread-safe; never blocks on I/O locks."""
 
     def search(self, queries: Vectors, k: int, allow: RowSet | None, params: SearchParams) -> Neighbours:
         """Rows (not keys) of the best ``k`` in ``allow`` for each of ``queries`` ``(n, dim)``."""
+        ...
+
+    def plan(self, k: int, allow: RowSet | None, params: SearchParams) -> Plan:
+        """What such a search will do."""
         ...
 
 

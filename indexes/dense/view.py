@@ -63,9 +63,18 @@ class Part:
         mask = self.segment.mask_of(keys)
         return RowSet(mask if self.alive is None else mask & self.alive)
 
+    def explain(self, k: int, allow: Allowed | None, params: SearchParams) -> str:
+        """What a search does here."""
+        plan = self.segment.index.plan(k, self._rows(allow), params)
+        does = f"scans {plan.rows} rows" if plan.effort is None else f"walks with effort {plan.effort}"
+        return f"{self.segment.entry.name} ({self.segment.entry.kind}): {does}"
+
+    def _rows(self, allow: Allowed | None) -> RowSet | None:
+        return self._living if allow is None else allow.within(self)
+
     def search(self, queries: Vectors, k: int, allow: Allowed | None, params: SearchParams) -> Neighbours:
         """The best ``k`` live keys, among ``allow`` when given."""
-        rows = self._living if allow is None else allow.within(self)
+        rows = self._rows(allow)
         found = self.segment.index.search(queries, k, rows, params)
         keys = self.segment.keys[found.keys]
         keys[found.keys < 0] = -1

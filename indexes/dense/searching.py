@@ -1,0 +1,100 @@
+"""How searches of one index run: on which thread, together with which others, and how well they find."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyroaring import BitMap64
+
+from indexes.base import Metric, Neighbours, SearchParams, Vectors
+from indexes.dense.coalescing import Coalescer
+from indexes.dense.exact import merge
+from indexes.dense.rows import Allowed, Filters
+from indexes.dense.sampling import RecallSampler
+from indexes.dense.threads import Threads
+from indexes.dense.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked beside the queries; equal ones can be asked together."""
+
+    view: View
+    k: int
+    allow: Allowed | None
+    params: SearchParams
+
+
+class Searches:
+    """Answers questions to the views of one index, its shards in parallel. Belongs to one event loop."""
+
+    def __init__(self, threads: Threads, metric: Metric, *, shards: int) -> None:
+        self._threads = threads
+        self._metric = metric
+        self._shards = range(shards)
+        self._filters = Filters()
+        self._sampler = RecallSampler()
+        self._sample: asyncio.Task[None] | None = None
+        # Two lanes to each shard, so that quick walks never queue behind slower scans.
+        walkers = max(1, threads.walkers // shards)
+        self._walks = [self._lane(shard, threads.walks, walkers, hasty=True) for shard in self._shards]
+        self._scans = [self._lane(shard, threads.scans, 1, hasty=False) for shard in self._shards]
+
+    def question(self, view: View, k: int, allow: BitMap64 | None, params: SearchParams) -> Question:
+        """A question to all shards of ``view``, so that all answer from the same state."""
+        return Question(view, k, None if allow is None else self._filters.of(allow), params)
+
+    async def search(self, queries: Vectors, question: Question) -> Neighbours:
+        """The best keys for each of ``queries``, which the index has prepared."""
+        found = await self._ask(queries, question)
+        if self._sampler.due and len(queries) and not question.params.exact:
+            answer = Neighbours(found.keys[:1], found.scores[:1])
+            self._sample = asyncio.create_task(self._compare(queries[:1], question, answer))
+        return found
+
+    def explain(self, question: Question) -> str:
+        """What each segment does about it: walks its structure with some effort, or scans rows."""
+        view = question.view
+        lines = [part.explain(question.k, question.allow, question.params) for part in view.parts]
+        if view.delta.count:
+            lines.append(f"new: scans {view.delta.count} rows")
+        return "; ".join(lines)
+
+    def stats(self) -> dict[str, Any]:
+        """The recall of live queries."""
+        return self._sampler.stats()
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        if self._sample is not None:
+            self._sample.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sample
+
+    async def _ask(self, queries: Vectors, question: Question) -> Neighbours:
+        lanes = self._walks if question.allow is None and not question.params.exact else self._scans
+        if len(lanes) == 1:
+            return await lanes[0].search(queries, question)
+        found = await asyncio.gather(*(lane.search(queries, question) for lane in lanes))
+        return merge(found, len(queries), question.k)
+
+    async def _compare(self, query: Vectors, asked: Question, found: Neighbours) -> None:
+        exactly = replace(asked, params=replace(asked.params, exact=True))
+        await self._sampler.compare(found, lambda: self._threads.build(self._scan, query, exactly))
+
+    def _scan(self, queries: Vectors, question: Question) -> Neighbours:
+        found = [self._search_shard(shard, queries, question) for shard in self._shards]
+        return merge(found, len(queries), question.k)
+
+    def _lane(self, shard: int, pool: Executor, threads: int, *, hasty: bool) -> Coalescer[Question]:
+        def search(queries: Vectors, question: Question) -> Neighbours:
+            return self._search_shard(shard, queries, question)
+
+        return Coalescer(search, pool, threads=threads, hasty=hasty)
+
+    def _search_shard(self, shard: int, queries: Vectors, asked: Question) -> Neighbours:
+        return asked.view.search(shard, queries, asked.k, asked.allow, asked.params, self._metric)
