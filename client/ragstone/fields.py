@@ -130,7 +130,7 @@ def put_metadata(fields: Any, metadata: Metadata, at: str = "metadata") -> None:
 
 def decode_metadata(fields: Mapping[str, values_pb2.Value], at: str = "metadata") -> dict[str, MetadataValue]:
     """The reverse of ``put_metadata``, by key. Raises InvalidArgument at ``at["key"]``."""
-    return {key: _decode_value(fields[key], at, key) for key in sorted(fields)}
+    return {key: _decode_value(fields[key], at, key) for key in sorted(fields)} if fields else {}
 
 
 _VALUE_FIELDS: Final[Mapping[type, str]] = {

@@ -2,7 +2,7 @@
 
 ``encode_x`` and ``decode_x`` are each other's inverse, but for what protobuf cannot carry: the numbers
 of recipes and stats travel as doubles (whole ones come back as ``int``), a datetime without a zone is
-taken as UTC, tuples in metadata come back as lists, and vectors as float32.
+taken as UTC, tuples in metadata come back as lists, and vectors as float32. ``put_x`` encodes in place.
 
 Encoding raises ``InvalidArgument`` that names the field by its path in the request. Decoding refuses
 what the rules in the protos cannot express; the server checks those rules first.
@@ -210,16 +210,16 @@ _FUSION_OPTIONS: Final = ("k", "dense_weight", "lexical_weight")
 def put_hits(field: Any, hits: Iterable[Hit]) -> None:
     """Append hits to the repeated field of a message."""
     for hit in hits:
-        message = field.add(
-            chunk_id=hit.chunk_id,
-            document_id=hit.document_id,
-            score=hit.score,
-            text=hit.text,
-            title=hit.title,
-            start=hit.start,
-            end=hit.end,
-        )
-        put_metadata(message.metadata, hit.metadata)
+        message = field.add()
+        message.chunk_id = hit.chunk_id
+        message.document_id = hit.document_id
+        message.score = hit.score
+        message.text = hit.text
+        message.title = hit.title
+        message.start = hit.start
+        message.end = hit.end
+        if hit.metadata:
+            put_metadata(message.metadata, hit.metadata)
         for leg in hit.legs:
             message.legs.add(leg=leg.leg, rank=leg.rank, score=leg.score, contribution=leg.contribution)
 
@@ -235,31 +235,31 @@ def decode_hit(message: retrieval_pb2.Hit) -> Hit:
         metadata=decode_metadata(message.metadata),
         start=message.start,
         end=message.end,
-        legs=tuple(
-            LegScore(leg=leg.leg, rank=leg.rank, score=leg.score, contribution=leg.contribution)
-            for leg in message.legs
-        ),
+        legs=tuple(map(_decode_leg, message.legs)) if message.legs else (),
     )
 
 
-def encode_result(result: SearchResult) -> retrieval_pb2.SearchResult:
-    """A page of hits."""
-    message = retrieval_pb2.SearchResult(
-        version=result.version,
-        space=result.space,
-        seq=result.seq,
-        degraded=result.degraded,
-        timings_ms=result.timings_ms,
-        next_page_token=result.next_page_token,
+def _decode_leg(message: retrieval_pb2.LegScore) -> LegScore:
+    return LegScore(
+        leg=message.leg, rank=message.rank, score=message.score, contribution=message.contribution
     )
+
+
+def put_result(message: retrieval_pb2.SearchResult, result: SearchResult) -> None:
+    """Fill the empty message of a page of hits: one that is put into another is copied."""
+    message.version = result.version
+    message.space = result.space
+    message.seq = result.seq
+    message.degraded.extend(result.degraded)
+    message.timings_ms.update(result.timings_ms)
+    message.next_page_token = result.next_page_token
     put_hits(message.hits, result.hits)
-    return message
 
 
 def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
-    """The reverse of ``encode_result``."""
+    """The reverse of ``put_result``."""
     return SearchResult(
-        hits=tuple(decode_hit(hit) for hit in message.hits),
+        hits=tuple(map(decode_hit, message.hits)),
         version=message.version,
         space=message.space,
         seq=message.seq,
@@ -308,7 +308,7 @@ def decode_event(message: retrieval_pb2.AnswerResponse) -> AnswerEvent | None:
 
 def _decode_contexts(message: retrieval_pb2.Contexts) -> Contexts:
     return Contexts(
-        hits=tuple(decode_hit(hit) for hit in message.hits),
+        hits=tuple(map(decode_hit, message.hits)),
         version=message.version,
         space=message.space,
         seq=message.seq,

@@ -23,6 +23,8 @@ _MOST_QUERIES: Final = 64
 """In one call: so that the first of a batch does not wait long for its last."""
 _HASTE_S: Final = 250e-6
 """The way to another thread and back costs about as much (measured, on two busy cores)."""
+_TURN_S: Final = 1e-3
+"""Between two turns of the event loop no more than this is spent on hasty searches."""
 _WEIGHT: Final = 0.2
 """Of the newest call in the moving average of what a query takes."""
 
@@ -50,6 +52,8 @@ class Coalescer(Generic[_Q]):
         self._threads = threads
         self._haste_s = _HASTE_S if hasty else 0.0
         self._query_s = float("inf")
+        self._spent_s = 0.0
+        """On hasty searches in this turn of the event loop."""
         self._idle = threads
         self._waiting: deque[_Waiting[_Q]] = deque()
         self._mutex = threading.Lock()
@@ -58,7 +62,7 @@ class Coalescer(Generic[_Q]):
     async def search(self, queries: Vectors, question: _Q) -> Neighbours:
         """What ``run`` returns for these arguments. A caller that is cancelled disturbs no other."""
         if self._idle == self._threads and len(queries) * self._query_s < self._haste_s:
-            return self._timed(queries, question)
+            return await self._at_once(queries, question)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(queries, question, loop.create_future())
         with self._mutex:
@@ -68,6 +72,20 @@ class Coalescer(Generic[_Q]):
         if wake:
             self._executor.submit(self._drain, loop)
         return await waiting.answer
+
+    async def _at_once(self, queries: Vectors, question: _Q) -> Neighbours:
+        """Answer on the event loop's thread, but let the loop go on now and then."""
+        while self._spent_s > _TURN_S:  # noqa: ASYNC110 - the loop's next turn is the event
+            await asyncio.sleep(0)
+        if not self._spent_s:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        start = perf_counter()
+        answer = self._timed(queries, question)
+        self._spent_s += perf_counter() - start
+        return answer
+
+    def _begin_turn(self) -> None:
+        self._spent_s = 0.0
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer all that waits, in the executor's thread."""

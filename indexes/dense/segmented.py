@@ -33,6 +33,8 @@ from ragstone.errors import CorruptIndex, FailedPrecondition, InvalidArgument
 _T = TypeVar("_T")
 
 _DEFAULTS: Final = SearchParams()
+_CROWDED: Final = 2
+"""A delta of so many times the rows at which it is frozen is flushed at once."""
 
 
 class SegmentedIndex:
@@ -88,6 +90,9 @@ class SegmentedIndex:
         """
         self._require_open()
         await _to_the_end(self._apply(batch, seq))
+        # Upkeep flushes too, but not while it merges: then writers bear the flush, and memory stays bounded.
+        if self._view.delta.count >= _CROWDED * self._limits.freeze_at * len(self._shards):
+            await _to_the_end(self._flush())
 
     async def search(
         self,

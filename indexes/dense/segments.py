@@ -7,10 +7,11 @@ takes no longer when it is larger.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -153,7 +154,14 @@ def open_segment(shape: Shape, entry: SegmentEntry) -> Segment:
 def verify(directory: Directory, entry: SegmentEntry, cancelled: Callable[[], bool]) -> None:
     """Read all of a segment's files, until cancelled. Raises CorruptIndex naming the one that is damaged."""
     for suffix, expected in entry.files.items():
-        _verify(directory, f"{entry.name}.{suffix}", expected, cancelled)
+        name = f"{entry.name}.{suffix}"
+        try:
+            _verify(directory, name, expected, cancelled)
+        except CorruptIndex:
+            # The next open does not trust it, reads it in full, and finds the damage too.
+            with suppress(OSError):
+                os.utime(directory.path(name))
+            raise
 
 
 def delete_segment(directory: Directory, entry: SegmentEntry) -> None:

@@ -18,6 +18,7 @@ from protovalidate import Validator, Violation
 
 from ragstone.errors import FieldViolation, InvalidArgument
 from ragstone.fields import refusing
+from retrieval.versions.vectors import first_not_finite
 
 _M = TypeVar("_M", bound=Message)
 
@@ -46,8 +47,8 @@ class Reader:
 def float_row(values: bytes) -> NDArray[np.float32]:
     """A vector's components, float32 ``(dim,)``, read-only. Raises InvalidArgument unless all are finite."""
     row = np.frombuffer(values, dtype="<f4")
-    if not np.isfinite(row).all():
-        at = int(np.flatnonzero(~np.isfinite(row))[0])
+    at = first_not_finite(row)
+    if at is not None:
         raise InvalidArgument(f"component {at} is not a finite number")
     return row
 

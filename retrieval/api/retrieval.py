@@ -41,7 +41,9 @@ class RetrievalServicer:
             tenant=caller.tenant,
             deadline_s=caller.deadline_s,
         )
-        return pb.SearchResponse(result=wire.encode_result(result))
+        response = pb.SearchResponse()
+        wire.put_result(response.result, result)
+        return response
 
     async def batch_search(self, request: pb.BatchSearchRequest, caller: Caller) -> pb.BatchSearchResponse:
         """BatchSearch."""
@@ -51,7 +53,10 @@ class RetrievalServicer:
             tenant=caller.tenant,
             deadline_s=caller.deadline_s,
         )
-        return pb.BatchSearchResponse(results=[wire.encode_result(result) for result in results])
+        response = pb.BatchSearchResponse()
+        for result in results:
+            wire.put_result(response.results.add(), result)
+        return response
 
     async def answer(self, request: pb.AnswerRequest, caller: Caller) -> AsyncIterator[pb.AnswerResponse]:
         """Answer."""

@@ -24,8 +24,11 @@ NameArgument = Annotated[
 class IndexKind(StrEnum):
     """The dense indexes that a new collection can choose without a recipe."""
 
-    HNSW = "hnsw"
+    AUTO = "auto"
     FLAT = "flat"
+    HNSW = "hnsw"
+    IVF_FLAT = "ivf_flat"
+    IVF_PQ = "ivf_pq"
 
 
 @app.command()
@@ -33,7 +36,7 @@ def create(
     name: NameArgument,
     recipe: RecipeOption = None,
     index: Annotated[
-        IndexKind | None, typer.Option("--index", help="Approximate (hnsw) or exact (flat) dense search.")
+        IndexKind | None, typer.Option("--index", help="The kind of the dense index.")
     ] = None,
     server: ServerOption = "",
     as_json: JsonOption = False,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import TypeAlias
 
 from ragstone.types import LegScore
 from retrieval.versions.recipe import FusionSpec
@@ -20,13 +21,8 @@ class Ranking:
     scores: Sequence[float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fused:
-    """One candidate of the fused ranking, with what each leg that saw it added."""
-
-    key: int
-    score: float
-    legs: tuple[LegScore, ...]
+Fused: TypeAlias = tuple[int, float]
+"""A candidate's key and its score in the fused ranking."""
 
 
 def fuse(rankings: Sequence[Ranking], spec: FusionSpec) -> list[Fused]:
@@ -35,39 +31,35 @@ def fuse(rankings: Sequence[Ranking], spec: FusionSpec) -> list[Fused]:
     One ranking keeps its own scores. ``fsum`` makes a sum independent of its order of addition.
     """
     if len(rankings) == 1:
-        return _alone(rankings[0])
-    parts: defaultdict[int, list[LegScore]] = defaultdict(list)
+        return list(zip(rankings[0].keys, rankings[0].scores, strict=True))
+    parts: defaultdict[int, list[float]] = defaultdict(list)
     for ranking in rankings:
-        for seen in _contributions(ranking, spec):
-            parts[seen[0]].append(seen[1])
-    fused = [
-        Fused(key=key, score=fsum(leg.contribution for leg in legs), legs=tuple(legs))
-        for key, legs in parts.items()
-    ]
-    fused.sort(key=lambda f: (-f.score, f.key))
+        for key, contribution in zip(ranking.keys, _contributions(ranking, spec), strict=True):
+            parts[key].append(contribution)
+    fused = [(key, fsum(contributions)) for key, contributions in parts.items()]
+    fused.sort(key=lambda candidate: (-candidate[1], candidate[0]))
     return fused
 
 
-def _alone(ranking: Ranking) -> list[Fused]:
-    return [
-        Fused(
-            key=key,
-            score=score,
-            legs=(LegScore(leg=ranking.leg, rank=rank, score=score, contribution=score),),
-        )
-        for rank, (key, score) in enumerate(zip(ranking.keys, ranking.scores, strict=True), start=1)
-    ]
+def explain(
+    rankings: Sequence[Ranking], spec: FusionSpec, keys: Iterable[int]
+) -> dict[int, tuple[LegScore, ...]]:
+    """How the legs saw each of ``keys``: what those that found it added to its score in ``fuse``."""
+    seen: dict[int, list[LegScore]] = {key: [] for key in keys}
+    for ranking in rankings:
+        contributions = ranking.scores if len(rankings) == 1 else _contributions(ranking, spec)
+        candidates = zip(ranking.keys, ranking.scores, contributions, strict=True)
+        for rank, (key, score, contribution) in enumerate(candidates, start=1):
+            if key in seen:
+                leg = LegScore(leg=ranking.leg, rank=rank, score=score, contribution=contribution)
+                seen[key].append(leg)
+    return {key: tuple(legs) for key, legs in seen.items()}
 
 
-def _contributions(ranking: Ranking, spec: FusionSpec) -> list[tuple[int, LegScore]]:
+def _contributions(ranking: Ranking, spec: FusionSpec) -> list[float]:
     weight = spec.dense_weight if ranking.leg == "dense" else spec.lexical_weight
     values = reciprocal_ranks(len(ranking.keys), spec.k) if spec.kind == "rrf" else min_max(ranking.scores)
-    return [
-        (key, LegScore(leg=ranking.leg, rank=rank, score=score, contribution=weight * value))
-        for rank, (key, score, value) in enumerate(
-            zip(ranking.keys, ranking.scores, values, strict=True), start=1
-        )
-    ]
+    return [weight * value for value in values]
 
 
 def reciprocal_ranks(n: int, k: int) -> list[float]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-import numpy as np
 import structlog
 from pyroaring import BitMap64
 
 from indexes.base import Neighbours, Vectors
 from indexes.filters import parse
 from ragstone.errors import InvalidArgument, RagstoneError, SpaceMismatch
-from ragstone.types import Hit, Mode, Query, SearchResult
+from ragstone.types import Hit, LegScore, Mode, Query, SearchResult
 from retrieval import telemetry
-from retrieval.query.fusion import Fused, Ranking, fuse
-from retrieval.query.hydration import Hydrator
+from retrieval.query.fusion import Fused, Ranking, explain, fuse
+from retrieval.query.hydration import Hydrator, Passage
 from retrieval.query.pages import decode_page, encode_page
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Stopwatch
@@ -78,15 +77,18 @@ class Searcher:
             legs = _Legs(snapshot, query, _depth(query, fusion, before), watch)
             rankings, degraded = await _run(legs.planned())
             with watch.stage(telemetry.STAGE_FUSE):
-                fused = [f for f in fuse(rankings, fusion) if f.key not in before]
+                fused = fuse(rankings, fusion)
+                if before:
+                    fused = [(key, score) for key, score in fused if key not in before]
             with watch.stage(telemetry.STAGE_HYDRATE):
-                taken, hits = await self._hydrate(fused, query)
+                taken = await self._take(fused, query.k)
+            keys = [key for key, _, _ in taken]
+            explained = explain(rankings, fusion, keys) if query.explain else {}
             token = ""
-            if len(hits) == query.k:
-                seen = before | BitMap64(f.key for f in taken)
-                token = encode_page(query, snapshot.version.id, seen)
+            if len(keys) == query.k:
+                token = encode_page(query, snapshot.version.id, before | BitMap64(keys))
             return SearchResult(
-                hits=tuple(hits),
+                hits=tuple(_hit(passage, score, explained.get(key, ())) for key, score, passage in taken),
                 version=snapshot.version.name,
                 space=snapshot.version.space,
                 seq=seq,
@@ -102,33 +104,16 @@ class Searcher:
         head = await self._journal.head(snapshot.collection.id)
         await snapshot.applier.wait_for(min(min_seq, head))
 
-    async def _hydrate(self, fused: Sequence[Fused], query: Query) -> tuple[list[Fused], list[Hit]]:
-        taken: list[Fused] = []
-        hits: list[Hit] = []
+    async def _take(self, fused: Sequence[Fused], k: int) -> list[tuple[int, float, Passage]]:
+        """Key, score and chunk of the best ``k`` candidates whose chunk still exists."""
+        taken: list[tuple[int, float, Passage]] = []
         at = 0
-        while len(hits) < query.k and at < len(fused):
-            wanted = fused[at : at + query.k - len(hits)]
+        while len(taken) < k and at < len(fused):
+            wanted = fused[at : at + k - len(taken)]
             at += len(wanted)
-            passages = await self._hydrator.passages([f.key for f in wanted])
-            for f in wanted:
-                passage = passages.get(f.key)
-                if passage is None:
-                    continue
-                taken.append(f)
-                hits.append(
-                    Hit(
-                        chunk_id=passage.chunk_id,
-                        document_id=passage.document_id,
-                        score=f.score,
-                        text=passage.text,
-                        title=passage.title,
-                        metadata=passage.metadata,
-                        start=passage.start,
-                        end=passage.end,
-                        legs=f.legs if query.explain else (),
-                    )
-                )
-        return taken, hits
+            passages = await self._hydrator.passages([key for key, _ in wanted])
+            taken += [(key, score, passages[key]) for key, score in wanted if key in passages]
+        return taken
 
 
 class _Legs:
@@ -203,6 +188,20 @@ class _Legs:
             )
 
 
+def _hit(passage: Passage, score: float, legs: tuple[LegScore, ...]) -> Hit:
+    return Hit(
+        chunk_id=passage.chunk_id,
+        document_id=passage.document_id,
+        score=score,
+        text=passage.text,
+        title=passage.title,
+        metadata=passage.metadata,
+        start=passage.start,
+        end=passage.end,
+        legs=legs,
+    )
+
+
 def _depth(query: Query, fusion: FusionSpec, before: BitMap64) -> int:
     """Candidates of each leg: enough for this page, and for fusion to have something to compare."""
     needed = len(before) + query.k
@@ -212,9 +211,9 @@ def _depth(query: Query, fusion: FusionSpec, before: BitMap64) -> int:
 
 
 def _ranking(leg: str, found: Neighbours) -> Ranking:
-    keys = found.keys[0]
-    n = int(np.count_nonzero(keys >= 0))
-    return Ranking(leg=leg, keys=keys[:n].tolist(), scores=found.scores[0, :n].tolist())
+    keys, scores = found.keys[0].tolist(), found.scores[0].tolist()
+    n = len(keys) - keys.count(-1)
+    return Ranking(leg=leg, keys=keys[:n], scores=scores[:n])
 
 
 async def _run(legs: dict[str, Leg]) -> tuple[list[Ranking], tuple[str, ...]]:

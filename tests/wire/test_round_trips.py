@@ -199,7 +199,9 @@ def test_a_query_s_vector_and_its_space(vector: array[float], space: str) -> Non
 
 @given(results)
 def test_search_results(result: SearchResult) -> None:
-    assert wire.decode_result(through_bytes(wire.encode_result(result))) == result
+    message = retrieval_pb2.SearchResult()
+    wire.put_result(message, result)
+    assert wire.decode_result(through_bytes(message)) == result
 
 
 @given(events)
