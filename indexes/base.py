@@ -161,3 +161,12 @@ class Compactable(Protocol):
     async def compact(self) -> None:
         """Merge everything that is applied now into as few pieces as the index likes, and wait for it."""
         ...
+
+
+@runtime_checkable
+class Explainable(Protocol):
+    """A dense index that can tell how it looks for neighbours."""
+
+    def explain(self, k: int, *, allow: BitMap64 | None = None, params: SearchParams | None = None) -> str:
+        """How a search with these arguments is answered now, in words."""
+        ...

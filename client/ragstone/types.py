@@ -143,6 +143,8 @@ class SearchResult:
     """Names of the parts that did not answer (``dense``, ``lexical``, ``rerank``); empty is complete."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     next_page_token: str = ""
+    plan: Mapping[str, str] = field(default_factory=dict)
+    """How each leg looked, where it tells; filled when the query asked to ``explain``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -253,6 +253,7 @@ def put_result(message: retrieval_pb2.SearchResult, result: SearchResult) -> Non
     message.degraded.extend(result.degraded)
     message.timings_ms.update(result.timings_ms)
     message.next_page_token = result.next_page_token
+    message.plan.update(result.plan)
     put_hits(message.hits, result.hits)
 
 
@@ -266,6 +267,7 @@ def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
         degraded=tuple(message.degraded),
         timings_ms=dict(sorted(message.timings_ms.items())),
         next_page_token=message.next_page_token,
+        plan=dict(message.plan),
     )
 
 

@@ -35,9 +35,7 @@ class IndexKind(StrEnum):
 def create(
     name: NameArgument,
     recipe: RecipeOption = None,
-    index: Annotated[
-        IndexKind | None, typer.Option("--index", help="The kind of the dense index.")
-    ] = None,
+    index: Annotated[IndexKind | None, typer.Option("--index", help="The kind of the dense index.")] = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any, Final
@@ -98,8 +98,8 @@ def hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def search_json(result: SearchResult) -> dict[str, Any]:
-    """A search's result."""
-    return {
+    """A search's result; ``plan`` only where the search explained itself."""
+    value: dict[str, Any] = {
         "hits": [hit_json(hit) for hit in result.hits],
         "version": result.version,
         "space": result.space,
@@ -107,6 +107,9 @@ def search_json(result: SearchResult) -> dict[str, Any]:
         "degraded": list(result.degraded),
         "timings_ms": dict(result.timings_ms),
     }
+    if result.plan:
+        value["plan"] = dict(result.plan)
+    return value
 
 
 def answer_json(
@@ -209,6 +212,11 @@ def result_line(result: SearchResult) -> str:
     total = result.timings_ms.get("total", sum(result.timings_ms.values()))
     line = f"version {result.version}, space {result.space}, seq {result.seq}, {total:.1f} ms"
     return f"{line}, without: {', '.join(result.degraded)}" if result.degraded else line
+
+
+def plan_lines(result: SearchResult) -> Iterator[str]:
+    """How each leg looked, where the search explained itself."""
+    return (f"{leg}: {how}" for leg, how in result.plan.items())
 
 
 def facts(value: Mapping[str, Any], *, prefix: str = "") -> Table:

@@ -72,6 +72,8 @@ def search(
         return
     console = output.stdout()
     console.print(output.hits_table(result.hits, explain=explain))
+    for line in output.plan_lines(result):
+        console.print(line, style="dim")
     console.print(output.result_line(result), style="dim")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from pyroaring import BitMap64
 
-from indexes.base import Neighbours, Vectors
+from indexes.base import Explainable, Neighbours, Vectors
 from indexes.filters import parse
 from ragstone.errors import InvalidArgument, RagstoneError, SpaceMismatch
 from ragstone.types import Hit, LegScore, Mode, Query, SearchResult
@@ -95,6 +95,7 @@ class Searcher:
                 degraded=degraded,
                 timings_ms=watch.total(),
                 next_page_token=token,
+                plan=legs.explain() if query.explain else {},
             )
 
     async def _wait_for(self, snapshot: Snapshot, min_seq: int) -> None:
@@ -141,6 +142,13 @@ class _Legs:
             vector = self._given_vector()
             legs["dense"] = self._dense if vector is None else lambda: self._nearest(vector)
         return legs
+
+    def explain(self) -> dict[str, str]:
+        """How the dense leg looks, if it takes part and can tell."""
+        dense = self._parts.dense
+        if self._query.mode is Mode.LEXICAL or not isinstance(dense, Explainable):
+            return {}
+        return {"dense": dense.explain(self._depth, allow=self._allow)}
 
     def _allowed(self) -> BitMap64 | None:
         if not self._query.filter:

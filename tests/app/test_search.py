@@ -88,8 +88,17 @@ async def test_explain_shows_rank_score_and_contribution_of_each_leg(filled: App
     assert all(leg.contribution == pytest.approx(0.5 / (60 + leg.rank)) for leg in best.legs)
 
 
-async def test_without_explain_the_legs_stay_out_of_the_answer(filled: App) -> None:
-    assert (await filled.search(Query(text="cedar"))).hits[0].legs == ()
+async def test_explain_says_how_the_dense_leg_looked(filled: App) -> None:
+    result = await filled.search(Query(text="cedar", explain=True))
+    assert "scans" in result.plan["dense"]
+    lexical = await filled.search(Query(text="cedar", mode=Mode.LEXICAL, explain=True))
+    assert lexical.plan == {}
+
+
+async def test_without_explain_legs_and_plan_stay_out_of_the_answer(filled: App) -> None:
+    result = await filled.search(Query(text="cedar"))
+    assert result.hits[0].legs == ()
+    assert result.plan == {}
 
 
 async def test_the_answer_says_which_version_space_and_position_it_comes_from(filled: App) -> None:

@@ -164,6 +164,7 @@ def test_search_filters_and_explains(run_json: RunJson, filled: str) -> None:
     result = run_json("search", filled, "A bird", "--filter", "legs < 4", "--explain")
     assert {hit["document_id"] for hit in result["hits"]} == {"bird", "fish"}
     assert {leg["leg"] for leg in result["hits"][0]["legs"]} == {"dense", "lexical"}
+    assert "scans" in result["plan"]["dense"]
 
 
 def test_search_prints_a_table_for_people(run: Run, filled: str) -> None:

@@ -116,6 +116,7 @@ results = st.builds(
     degraded=names,
     timings_ms=timings,
     next_page_token=text,
+    plan=st.dictionaries(text, text, max_size=2),
 )
 events = st.one_of(
     st.builds(TextDelta, text=text),
