@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import faiss
@@ -48,7 +49,16 @@ class HnswStructure:
 
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
         """A walk at least as wide as it has to be."""
-        return faiss.SearchParametersHNSW(efSearch=max(effort, fetched), sel=selector)
+        width = max(effort, fetched)
+        return _unfiltered(width) if selector is None else _parameters(width, selector)
+
+
+def _parameters(width: int, selector: Any = None) -> Any:
+    return faiss.SearchParametersHNSW(efSearch=width, sel=selector)
+
+
+_unfiltered = lru_cache(maxsize=64)(_parameters)
+"""FAISS only reads them, so threads may share them."""
 
 
 class HnswBuilder:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import faiss
@@ -52,7 +53,15 @@ class IvfStructure:
 
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
         """So many lists, nearest first."""
-        return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        return _unfiltered(effort) if selector is None else _parameters(effort, selector)
+
+
+def _parameters(lists: int, selector: Any = None) -> Any:
+    return faiss.SearchParametersIVF(nprobe=lists, sel=selector)
+
+
+_unfiltered = lru_cache(maxsize=64)(_parameters)
+"""FAISS only reads them, so threads may share them."""
 
 
 class IvfBuilder:

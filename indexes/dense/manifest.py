@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
+from bisect import bisect_left
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -62,11 +64,14 @@ class Tuning(_Entry):
         """Microseconds of a search of any ``effort``: between the points and beyond them, in proportion."""
         if not self.curve:
             return 0.0
-        efforts = [point.effort for point in self.curve]
-        last = self.curve[-1]
-        if effort >= last.effort:
-            return last.us * effort / last.effort
-        return float(np.interp(effort, efforts, [point.us for point in self.curve]))
+        after = bisect_left(self.curve, effort, key=attrgetter("effort"))
+        if after == 0:
+            return self.curve[0].us
+        low = self.curve[after - 1]
+        if after == len(self.curve):
+            return low.us * effort / low.effort
+        high = self.curve[after]
+        return low.us + (high.us - low.us) * (effort - low.effort) / (high.effort - low.effort)
 
 
 class SegmentEntry(_Entry):

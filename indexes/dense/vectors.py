@@ -55,13 +55,13 @@ def _prepare(vectors: Vectors, *, dim: int, metric: Metric, field: str) -> Vecto
         raise InvalidArgument.at(field, f"shape {array.shape}, but the index has dimension {dim}")
     norms: NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64))
     # A NaN anywhere makes its norm NaN, and no comparison with NaN holds.
-    _refuse(~(norms <= _LARGEST_NORM), field, "the vector is not finite, or too long")
+    _require(norms <= _LARGEST_NORM, field, "the vector is not finite, or too long")
     if metric is Metric.COSINE:
-        _refuse(norms == 0, field, "the vector is zero, so it has no cosine")
+        _require(norms > 0, field, "the vector is zero, so it has no cosine")
         array = (array / norms[:, None]).astype(np.float32)
     return array
 
 
-def _refuse(wrong: NDArray[np.bool_], field: str, description: str) -> None:
-    if wrong.any():
-        raise InvalidArgument.at(f"{field}[{int(np.argmax(wrong))}]", description)
+def _require(right: NDArray[np.bool_], field: str, description: str) -> None:
+    if not right.all():
+        raise InvalidArgument.at(f"{field}[{int(np.argmin(right))}]", description)
