@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from time import perf_counter, thread_time
+from time import thread_time
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -32,39 +32,53 @@ _Q = TypeVar("_Q")
 Run: TypeAlias = Callable[[Vectors, _Q], Neighbours]
 
 
+class Pace:
+    """How long a query of one sort takes: a moving average, in seconds of a thread's own time."""
+
+    def __init__(self) -> None:
+        self.query_s = float("inf")
+
+    def learn(self, query_s: float) -> None:
+        """Take in the newest call. Threads may overwrite each other's average: any of them will do."""
+        known_s = self.query_s
+        self.query_s = query_s if known_s == float("inf") else known_s + _WEIGHT * (query_s - known_s)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting(Generic[_Q]):
     queries: Vectors
     question: _Q
+    pace: Pace
     answer: asyncio.Future[Neighbours]
 
 
 class Coalescer(Generic[_Q]):
     """Runs searches on up to ``threads`` threads of ``executor``. Belongs to one event loop.
 
-    Queries with equal questions share a call. A ``hasty`` one runs a search in the event loop's own thread
-    while nothing else runs and the last ones took less time than the way to another thread.
+    Queries with equal questions share a call. While no thread is busy, a search that takes less time than
+    the way to a thread runs at once, in the event loop's own.
     """
 
-    def __init__(self, run: Run[_Q], executor: Executor, *, threads: int, hasty: bool = False) -> None:
+    def __init__(self, run: Run[_Q], executor: Executor, *, threads: int) -> None:
         self._run = run
         self._executor = executor
         self._threads = threads
-        self._haste_s = _HASTE_S if hasty else 0.0
-        self._query_s = float("inf")
         self._spent_s = 0.0
-        """On hasty searches in this turn of the event loop."""
+        """On searches at once, in this turn of the event loop."""
         self._idle = threads
         self._waiting: deque[_Waiting[_Q]] = deque()
         self._mutex = threading.Lock()
         """Guards ``_idle`` and ``_waiting``; held no longer than it takes to pick a batch."""
 
-    async def search(self, queries: Vectors, question: _Q) -> Neighbours:
-        """What ``run`` returns for these arguments. A caller that is cancelled disturbs no other."""
-        if self._idle == self._threads and len(queries) * self._query_s < self._haste_s:
-            return await self._at_once(queries, question)
+    async def search(self, queries: Vectors, question: _Q, pace: Pace) -> Neighbours:
+        """What ``run`` returns for these arguments; ``pace`` is that of the sort of question.
+
+        A caller that is cancelled disturbs no other.
+        """
+        if self._idle == self._threads and len(queries) * pace.query_s < _HASTE_S:
+            return await self._at_once(queries, question, pace)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(queries, question, loop.create_future())
+        waiting = _Waiting(queries, question, pace, loop.create_future())
         with self._mutex:
             self._waiting.append(waiting)
             wake = self._idle > 0
@@ -73,15 +87,14 @@ class Coalescer(Generic[_Q]):
             self._executor.submit(self._drain, loop)
         return await waiting.answer
 
-    async def _at_once(self, queries: Vectors, question: _Q) -> Neighbours:
+    async def _at_once(self, queries: Vectors, question: _Q, pace: Pace) -> Neighbours:
         """Answer on the event loop's thread, but let the loop go on now and then."""
         while self._spent_s > _TURN_S:  # noqa: ASYNC110 - the loop's next turn is the event
             await asyncio.sleep(0)
         if not self._spent_s:
             asyncio.get_running_loop().call_soon(self._begin_turn)
-        start = perf_counter()
-        answer = self._timed(queries, question)
-        self._spent_s += perf_counter() - start
+        answer = self._timed(queries, question, pace)
+        self._spent_s += len(queries) * pace.query_s
         return answer
 
     def _begin_turn(self) -> None:
@@ -94,19 +107,16 @@ class Coalescer(Generic[_Q]):
             try:
                 if len(batch) > 1:
                     queries = np.concatenate([one.queries for one in batch])
-                answer: Neighbours | Exception = self._timed(queries, first.question)
+                answer: Neighbours | Exception = self._timed(queries, first.question, first.pace)
             except Exception as error:  # noqa: BLE001 - it is the callers' to handle
                 answer = error
             loop.call_soon_threadsafe(_deliver, batch, answer)
 
-    def _timed(self, queries: Vectors, question: _Q) -> Neighbours:
+    def _timed(self, queries: Vectors, question: _Q, pace: Pace) -> Neighbours:
         # The thread's own time: on another thread a clock would also count the wait for the interpreter.
         start = thread_time()
         answer = self._run(queries, question)
-        taken_s = (thread_time() - start) / max(1, len(queries))
-        # Threads may overwrite each other's average: any of them will do.
-        known_s = min(self._query_s, 1.0)
-        self._query_s = known_s + _WEIGHT * (taken_s - known_s)
+        pace.learn((thread_time() - start) / max(1, len(queries)))
         return answer
 
     def _next_batch(self) -> list[_Waiting[_Q]]:

@@ -86,6 +86,8 @@ class IvfBuilder:
         index.cp.niter = _ITERATIONS
         index.cp.min_points_per_centroid = 1
         index.cp.max_points_per_centroid = _TRAINING_PER_LIST
+        if self.kind == "ivf_pq":
+            index.pq.cp.min_points_per_centroid = 1
         # Product codes need one training row for each of their 16 values at the very least.
         most = max(_TRAINING_LEAST, _TRAINING_PER_LIST * lists)
         index.train(training_sample(vectors, least=_TRAINING_LEAST, most=most))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap64
 
 from indexes.base import Keys
+from indexes.dense.coalescing import Pace
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -57,6 +58,8 @@ class Allowed:
 
     def __init__(self, bitmap: BitMap64) -> None:
         self._bitmap = bitmap
+        self.pace: Final = Pace()
+        """Of searches under this filter."""
         self._sets: WeakKeyDictionary[Holder, RowSet] = WeakKeyDictionary()
 
     @cached_property

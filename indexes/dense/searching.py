@@ -6,12 +6,13 @@ import asyncio
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pyroaring import BitMap64
 
 from indexes.base import Metric, Neighbours, SearchParams, Vectors
-from indexes.dense.coalescing import Coalescer
+from indexes.dense.coalescing import Coalescer, Pace
 from indexes.dense.exact import merge
 from indexes.dense.rows import Allowed, Filters
 from indexes.dense.sampling import RecallSampler
@@ -41,8 +42,9 @@ class Searches:
         self._sample: asyncio.Task[None] | None = None
         # Two lanes to each shard, so that quick walks never queue behind slower scans.
         walkers = max(1, threads.walkers // shards)
-        self._walks = [self._lane(shard, threads.walks, walkers, hasty=True) for shard in self._shards]
-        self._scans = [self._lane(shard, threads.scans, 1, hasty=False) for shard in self._shards]
+        self._walks = [self._lane(shard, threads.walks, walkers) for shard in self._shards]
+        self._scans = [self._lane(shard, threads.scans, 1) for shard in self._shards]
+        self._pace, self._exact_pace = Pace(), Pace()
 
     def question(self, view: View, k: int, allow: BitMap64 | None, params: SearchParams) -> Question:
         """A question to all shards of ``view``, so that all answer from the same state."""
@@ -76,10 +78,12 @@ class Searches:
                 await self._sample
 
     async def _ask(self, queries: Vectors, question: Question) -> Neighbours:
-        lanes = self._walks if question.allow is None and not question.params.exact else self._scans
+        allow, exact = question.allow, question.params.exact
+        lanes = self._walks if allow is None and not exact else self._scans
+        pace = self._exact_pace if exact else self._pace if allow is None else allow.pace
         if len(lanes) == 1:
-            return await lanes[0].search(queries, question)
-        found = await asyncio.gather(*(lane.search(queries, question) for lane in lanes))
+            return await lanes[0].search(queries, question, pace)
+        found = await asyncio.gather(*(lane.search(queries, question, pace) for lane in lanes))
         return merge(found, len(queries), question.k)
 
     async def _compare(self, query: Vectors, asked: Question, found: Neighbours) -> None:
@@ -90,11 +94,8 @@ class Searches:
         found = [self._search_shard(shard, queries, question) for shard in self._shards]
         return merge(found, len(queries), question.k)
 
-    def _lane(self, shard: int, pool: Executor, threads: int, *, hasty: bool) -> Coalescer[Question]:
-        def search(queries: Vectors, question: Question) -> Neighbours:
-            return self._search_shard(shard, queries, question)
-
-        return Coalescer(search, pool, threads=threads, hasty=hasty)
+    def _lane(self, shard: int, pool: Executor, threads: int) -> Coalescer[Question]:
+        return Coalescer(partial(self._search_shard, shard), pool, threads=threads)
 
     def _search_shard(self, shard: int, queries: Vectors, asked: Question) -> Neighbours:
         return asked.view.search(shard, queries, asked.k, asked.allow, asked.params, self._metric)

@@ -6,7 +6,8 @@ view that it found, to its end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -182,9 +183,16 @@ class View:
         """How many keys a search can find."""
         return sum(part.live for part in self.parts) + len(self.delta.live_rows)
 
-    def of(self, shard: int) -> tuple[Part, ...]:
+    @cached_property
+    def _by_shard(self) -> Mapping[int, Sequence[Part]]:
+        shards: defaultdict[int, list[Part]] = defaultdict(list)
+        for part in self.parts:
+            shards[part.segment.entry.shard].append(part)
+        return shards
+
+    def of(self, shard: int) -> Sequence[Part]:
         """The parts of one shard."""
-        return tuple(part for part in self.parts if part.segment.entry.shard == shard)
+        return self._by_shard.get(shard, ())
 
     def search(
         self,

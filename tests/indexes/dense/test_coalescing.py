@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from indexes.base import Neighbours, Vectors
-from indexes.dense.coalescing import Coalescer
+from indexes.dense.coalescing import Coalescer, Pace
 
 
 class Echo:
@@ -44,7 +44,7 @@ def query(*values: float) -> Vectors:
 
 async def test_each_caller_gets_its_own_rows(pool: ThreadPoolExecutor) -> None:
     coalescer = Coalescer(Echo(), pool, threads=2)
-    answers = await asyncio.gather(*(coalescer.search(query(i, i + 0.5), 3) for i in range(50)))
+    answers = await asyncio.gather(*(coalescer.search(query(i, i + 0.5), 3, Pace()) for i in range(50)))
     assert [answer.keys.tolist() for answer in answers] == [[[i] * 3] * 2 for i in range(50)]
 
 
@@ -52,9 +52,9 @@ async def test_searches_that_arrive_during_a_call_share_the_next_one(pool: Threa
     echo = Echo()
     echo.may_run.clear()
     coalescer = Coalescer(echo, pool, threads=1)
-    tasks = [asyncio.create_task(coalescer.search(query(0), 1))]
+    tasks = [asyncio.create_task(coalescer.search(query(0), 1, Pace()))]
     await asyncio.sleep(0.05)
-    tasks += [asyncio.create_task(coalescer.search(query(i), 1)) for i in range(1, 9)]
+    tasks += [asyncio.create_task(coalescer.search(query(i), 1, Pace())) for i in range(1, 9)]
     await asyncio.sleep(0)
     echo.may_run.set()
     await asyncio.gather(*tasks)
@@ -63,21 +63,22 @@ async def test_searches_that_arrive_during_a_call_share_the_next_one(pool: Threa
 
 async def test_different_questions_do_not_share_a_call(pool: ThreadPoolExecutor) -> None:
     coalescer = Coalescer(echo := Echo(), pool, threads=1)
-    answers = await asyncio.gather(*(coalescer.search(query(k), k) for k in (1, 2, 3, 1)))
+    answers = await asyncio.gather(*(coalescer.search(query(k), k, Pace()) for k in (1, 2, 3, 1)))
     assert [answer.keys.shape[1] for answer in answers] == [1, 2, 3, 1]
     assert sorted(echo.calls) in ([1, 1, 1, 1], [1, 1, 2])
 
 
-async def test_a_hasty_one_soon_answers_short_searches_without_a_thread(pool: ThreadPoolExecutor) -> None:
+async def test_searches_that_turn_out_short_need_no_thread(pool: ThreadPoolExecutor) -> None:
     threads: set[int] = set()
 
     def run(queries: Vectors, k: int) -> Neighbours:
         threads.add(threading.get_ident())
         return Echo()(queries, k)
 
-    coalescer = Coalescer(run, pool, threads=1, hasty=True)
-    for _ in range(200):
-        await coalescer.search(query(1), 1)
+    coalescer = Coalescer(run, pool, threads=1)
+    pace = Pace()
+    for _ in range(50):
+        await coalescer.search(query(1), 1, pace)
     assert threading.get_ident() in threads
 
 
@@ -85,7 +86,7 @@ async def test_a_cancelled_caller_disturbs_no_other(pool: ThreadPoolExecutor) ->
     echo = Echo()
     echo.may_run.clear()
     coalescer = Coalescer(echo, pool, threads=1)
-    tasks = [asyncio.create_task(coalescer.search(query(i), 1)) for i in range(10)]
+    tasks = [asyncio.create_task(coalescer.search(query(i), 1, Pace())) for i in range(10)]
     await asyncio.sleep(0.01)
     for task in tasks[::2]:
         task.cancel()
@@ -99,6 +100,6 @@ async def test_a_cancelled_caller_disturbs_no_other(pool: ThreadPoolExecutor) ->
 async def test_an_error_reaches_its_callers_and_the_next_search_works(pool: ThreadPoolExecutor) -> None:
     coalescer = Coalescer(Echo(), pool, threads=1)
     with pytest.raises(ArithmeticError):
-        await coalescer.search(query(-1), 1)
-    answer = await coalescer.search(query(1), 1)
+        await coalescer.search(query(-1), 1, Pace())
+    answer = await coalescer.search(query(1), 1, Pace())
     assert answer.keys.tolist() == [[1]]
