@@ -60,8 +60,8 @@ format: setup ## Let ruff put the code in shape
 proto: setup ## Generate the stubs in client/ragstone/v1 from proto/
 	@$(BIN)/python tools/generate_stubs.py
 
-crash-test: setup ## Kill the server 200 times under load, and look for lost or revived documents
-	@$(BIN)/pytest tests/e2e/test_crash.py --crash-rounds 200
+crash-test: setup ## Kill the server, and a writer of indexes, 200 times each: is anything lost or revived?
+	@$(BIN)/pytest --crash-rounds 200 --kill-rounds 200 tests/e2e/test_crash.py tests/indexes/dense/test_kill.py
 
 bench-search: $(VENV)/.bench ## Search beside pgvector, a bare gRPC echo and the raw libraries
 	@$(BIN)/python -m benchmarks.search

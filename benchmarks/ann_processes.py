@@ -293,6 +293,9 @@ def in_process(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> R
 
 
 def _answer(pipe: Connection, work: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    # A bare process has its code in memory already: what counts is what an index adds.
+    import indexes.dense.opening  # noqa: F401
+
     pipe.send(Memory.of("self"))
     answer = work(*args, **kwargs)
     pipe.send((answer, Memory.of("self")))

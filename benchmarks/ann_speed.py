@@ -34,7 +34,7 @@ RECALL: Final[Mapping[str, Spec]] = {
 }
 SHARDS: Final[Mapping[str, Spec]] = {
     f"{kind}, {shards}": Spec(kind, options)
-    for kind in ("flat", "hnsw")
+    for kind in ("flat", "hnsw", "ivf_pq")
     for shards, options in {"1 shard": {}, "2 shards": {"shards": 2}}.items()
 }
 

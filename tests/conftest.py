@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--crash-rounds", type=int, default=20, help="how often the crash test kills the server (default: 20)"
     )
+    parser.addoption(
+        "--kill-rounds", type=int, default=10, help="how often a writer of indexes is killed (default: 10)"
+    )
 
 
 class RealServer:

@@ -10,6 +10,7 @@ from typing import Final
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from indexes.base import Metric, Neighbours, SearchParams, Vectors
 from indexes.dense.exact import ExactIndex, Scores, rescore, top
@@ -17,6 +18,12 @@ from indexes.dense.manifest import Tuning
 from indexes.dense.rows import Rows, RowSet
 from indexes.dense.structures import Plan, Structure
 
+Enough = NDArray[np.bool_]
+
+_EXACT: Final = SearchParams(exact=True)
+_SPARE: Final = 10
+"""Candidates for re-scoring beyond those for each row wanted."""
+_WIDER: Final = 4
 _SMALLEST_SHARE: Final = 1e-4
 """Below this share of allowed rows no structure beats a scan of them."""
 
@@ -48,14 +55,10 @@ class ApproximateIndex:
         plan = self.plan(k, allow, params)
         if plan.effort is None:
             return self._exact.search(queries, k, allow, params)
-        rows, scores = self._walk(queries, k, plan.effort, allow)
-        if len(rows) and (rows[:, -1] < 0).any():
-            # Deleted or filtered rows can cut off a part of a graph, or fill all lists that were read.
-            return self._exact.search(queries, k, allow, params)
-        return Neighbours(rows, scores)
+        return self._walk_far_enough(queries, k, plan.effort, allow)
 
     def plan(self, k: int, allow: RowSet | None, params: SearchParams) -> Plan:
-        """What a search will do."""
+        """What a search will do, unless it has to look wider."""
         rows = len(self._vectors)
         allowed = rows if allow is None else allow.count
         if params.exact or allowed <= max(k, _SMALLEST_SHARE * rows):
@@ -63,21 +66,58 @@ class ApproximateIndex:
         effort = params.effort or self._tuning.effort
         if allowed < rows:
             effort = self._structure.widened(effort, allowed / rows)
-        walk_us = self._tuning.walk_us(max(effort, k))
-        return Plan(None if allowed * self._tuning.scan_us < walk_us else effort, allowed)
+        return Plan(None if self._scan_is_cheaper(allowed, max(effort, k)) else effort, allowed)
 
-    def _walk(self, queries: Vectors, k: int, effort: int, allow: RowSet | None) -> tuple[Rows, Scores]:
+    def walk(
+        self, queries: Vectors, k: int, effort: int, allow: RowSet | None = None
+    ) -> tuple[Neighbours, Enough]:
+        """What one walk finds, and which of ``queries`` saw enough rows that count."""
         structure = self._structure
-        fetched = min(structure.fetched(k), len(self._vectors))
-        selector = None if allow is None else allow.selector
+        wanted = k if structure.exact_scores else self._tuning.oversampling * k + _SPARE
+        wanted = min(wanted, len(self._vectors))
+        after = allow is not None and not structure.selects
+        fetched = min(max(effort, wanted), len(self._vectors)) if after else wanted
+        selector = None if after or allow is None else allow.selector
         faiss.omp_set_num_threads(1)
         scores, rows = structure.index.search(
             queries, fetched, params=structure.parameters(effort, fetched, selector)
         )
         if self._order is not None:
             rows = np.where(rows < 0, -1, self._order[rows])
+        if after:
+            assert allow is not None
+            rows, scores = _first_in(allow, rows, scores, wanted)
         if not structure.exact_scores:
             scores = rescore(queries, self._vectors, rows, self._metric)
         elif self._metric is Metric.L2:
             scores = np.negative(scores, out=scores)
-        return top(rows, scores, k)
+        enough = rows[:, -1 if after else min(k, wanted) - 1] >= 0
+        return Neighbours(*top(rows, scores, k)), enough
+
+    def _walk_far_enough(self, queries: Vectors, k: int, effort: int, allow: RowSet | None) -> Neighbours:
+        """Walk again, wider, for queries that saw few rows that count, or scan where that is cheaper.
+
+        Such rows may lie apart from a query, beyond many that were deleted or that a filter forbids.
+        """
+        allowed = len(self._vectors) if allow is None else allow.count
+        found, enough = self.walk(queries, k, effort, allow)
+        if not enough.all():
+            again = np.ascontiguousarray(queries[~enough])
+            if effort >= len(self._vectors) or self._scan_is_cheaper(allowed, effort * _WIDER):
+                better = self._exact.search(again, k, allow, _EXACT)
+            else:
+                better = self._walk_far_enough(again, k, effort * _WIDER, allow)
+            found.keys[~enough], found.scores[~enough] = better.keys, better.scores
+        return found
+
+    def _scan_is_cheaper(self, allowed: int, effort: int) -> bool:
+        return allowed * self._tuning.scan_us < self._tuning.walk_us(effort)
+
+
+def _first_in(allow: RowSet, rows: Rows, scores: Scores, count: int) -> tuple[Rows, Scores]:
+    """The first ``count`` of each row of ``rows`` that are in ``allow``, in their order, padded with -1."""
+    inside = (rows >= 0) & allow.mask[rows]
+    order = np.argsort(~inside, axis=1, kind="stable")[:, :count]
+    query = np.arange(len(rows))[:, None]
+    kept = inside[query, order]
+    return np.where(kept, rows[query, order], -1), np.where(kept, scores[query, order], np.inf)

@@ -21,7 +21,7 @@ from indexes.base import Neighbours, Vectors
 
 _MOST_QUERIES: Final = 64
 """In one call: so that the first of a batch does not wait long for its last."""
-_HASTE_S: Final = 300e-6
+_HASTE_S: Final = 500e-6
 """The way to another thread and back costs about as much (measured, on two busy cores)."""
 _TURN_S: Final = 1e-3
 """Between two turns of the event loop no more than this is spent on hasty searches."""

@@ -15,14 +15,12 @@ from indexes.dense.manifest import Tuning
 from indexes.dense.options import HnswOptions
 from indexes.dense.rows import Rows
 from indexes.dense.structures import FAISS_METRIC, fill, training_sample
-from indexes.dense.tuning import sample, tune
+from indexes.dense.tuning import FEW_ROWS, sample, tune
 
 KIND: Final = "hnsw"
 _ADD_ROWS: Final = 512
 """Rows inserted between two looks at ``cancelled``: well under a second of work."""
 _EFFORTS: Final = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
-_SPARE: Final = 10
-"""Candidates beyond ``k`` for re-scoring: 8 bits order neighbours almost as 32 do."""
 _WIDENING: Final = 0.8
 """In full proportion (1) a filtered search would find more than one without a filter (measured)."""
 _QUANTIZER: Final = {
@@ -32,7 +30,13 @@ _QUANTIZER: Final = {
 
 
 class HnswStructure:
-    """A graph; the effort is ``efSearch``, the width of a walk."""
+    """A graph; the effort is ``efSearch``, the width of a walk.
+
+    A filter is applied to what a walk found: how many of these it allows tells whether the walk was wide
+    enough, which a walk that is told the filter does not.
+    """
+
+    selects = False
 
     def __init__(self, index: Any) -> None:
         self.index = index
@@ -43,12 +47,12 @@ class HnswStructure:
         return _EFFORTS
 
     def widened(self, effort: int, share: float) -> int:
-        """FAISS counts forbidden rows into the width too, so it grows as allowed ones become rare."""
+        """Forbidden rows lie within the width too, so it grows as allowed ones become rare."""
         return math.ceil(effort / math.pow(share, _WIDENING))
 
-    def fetched(self, k: int) -> int:
-        """A few more than ``k`` of quantised vectors."""
-        return k if self.exact_scores else k + _SPARE
+    def oversamplings(self) -> Sequence[int]:
+        """None: 8 bits order neighbours almost as 32 do."""
+        return (1,)
 
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
         """A walk at least as wide as it has to be."""
@@ -68,6 +72,7 @@ class HnswBuilder:
     """Builds graphs: one insertion after the other, in the order of the rows."""
 
     kind = KIND
+    extends = True
 
     def __init__(self, options: HnswOptions) -> None:
         self._options = options
@@ -90,10 +95,19 @@ class HnswBuilder:
         return index
 
     def finish(
-        self, index: Any, vectors: Vectors, metric: Metric, *, cancelled: Callable[[], bool]
+        self,
+        index: Any,
+        vectors: Vectors,
+        metric: Metric,
+        *,
+        known: Tuning | None,
+        cancelled: Callable[[], bool],
     ) -> Tuning:
         """Insert the rows that measure the graph last, so that it does not know them while it is measured."""
         first, options = index.ntotal, self._options
+        if known is not None and len(vectors) - first < FEW_ROWS:
+            fill(index, vectors, np.arange(first, len(vectors)), block=_ADD_ROWS, cancelled=cancelled)
+            return known
         asked = sample(first, len(vectors))
         others = np.setdiff1d(np.arange(first, len(vectors)), asked, assume_unique=True)
         order = np.concatenate([np.arange(first), others])
@@ -104,6 +118,7 @@ class HnswBuilder:
             metric,
             asked,
             target=options.recall_target,
+            shards=options.shards,
             effort=options.ef_search,
             order=order,
         )

@@ -22,9 +22,7 @@ from indexes.dense.tuning import sample, tune
 
 _ADD_ROWS: Final = 16_384
 _EFFORTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
-_FETCHED_PER_HIT: Final = 4
-"""Candidates of product codes for each row wanted: fewer lose neighbours, more find none (measured)."""
-_SPARE: Final = 10
+_OVERSAMPLINGS: Final = (4, 16, 64)
 _TRAINING_PER_LIST: Final = 64
 _TRAINING_LEAST: Final = 64
 _ITERATIONS: Final = 10
@@ -33,6 +31,8 @@ _LARGEST_LISTS: Final = 65_536
 
 class IvfStructure:
     """An inverted file; the effort is ``nprobe``, the number of lists that are read."""
+
+    selects = True
 
     def __init__(self, index: Any) -> None:
         self.index = index
@@ -44,12 +44,12 @@ class IvfStructure:
         return (*(effort for effort in _EFFORTS if effort < lists), lists)
 
     def widened(self, effort: int, share: float) -> int:
-        """Allowed rows lie further away as they become rare, though not in proportion: lists are large."""
-        return min(int(self.index.nlist), math.ceil(effort / math.sqrt(share)))
+        """As many allowed rows as without a filter; they need not lie spread over all lists."""
+        return min(int(self.index.nlist), math.ceil(effort / share))
 
-    def fetched(self, k: int) -> int:
-        """Several times ``k`` of product codes."""
-        return k if self.exact_scores else _FETCHED_PER_HIT * k + _SPARE
+    def oversamplings(self) -> Sequence[int]:
+        """More where a vector has few dimensions, and so its code few bits."""
+        return (1,) if self.exact_scores else _OVERSAMPLINGS
 
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
         """So many lists, nearest first."""
@@ -66,6 +66,9 @@ _unfiltered = lru_cache(maxsize=64)(_parameters)
 
 class IvfBuilder:
     """Builds inverted files: ``ivf_flat`` holds vectors, ``ivf_pq`` half a byte for each two dimensions."""
+
+    extends = False
+    """Centroids and lists are right for the rows that they were made for."""
 
     def __init__(self, kind: Literal["ivf_flat", "ivf_pq"], options: IvfOptions) -> None:
         self.kind: Final[str] = kind
@@ -94,16 +97,23 @@ class IvfBuilder:
         return index
 
     def finish(
-        self, index: Any, vectors: Vectors, metric: Metric, *, cancelled: Callable[[], bool]
+        self,
+        index: Any,
+        vectors: Vectors,
+        metric: Metric,
+        *,
+        known: Tuning | None,
+        cancelled: Callable[[], bool],
     ) -> Tuning:
         """Put the rows into their lists."""
-        first, options = index.ntotal, self._options
-        fill(index, vectors, np.arange(first, len(vectors)), block=_ADD_ROWS, cancelled=cancelled)
+        options = self._options
+        fill(index, vectors, np.arange(len(vectors)), block=_ADD_ROWS, cancelled=cancelled)
         return tune(
             IvfStructure(index),
             vectors,
             metric,
-            sample(first, len(vectors)),
+            sample(0, len(vectors)),
             target=options.recall_target,
+            shards=options.shards,
             effort=options.nprobe,
         )

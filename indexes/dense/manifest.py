@@ -51,6 +51,10 @@ class Tuning(_Entry):
     """The effort of a search that does not say its own, and what was measured to choose it."""
 
     effort: int
+    oversampling: int
+    """Candidates of lossy codes for each row wanted."""
+    rows: int
+    """How many rows there were when this was measured."""
     recall: float
     """Recall@10 on held-out rows."""
     target: float | None
@@ -88,6 +92,11 @@ class SegmentEntry(_Entry):
     shape: dict[str, int | str] = {}
     """The options that its structure was built with."""
     tuning: Tuning | None = None
+
+    @property
+    def measured_rows(self) -> int:
+        """How many rows there were when the structure was last tuned."""
+        return 0 if self.tuning is None else self.tuning.rows
 
 
 class Manifest(_Entry):

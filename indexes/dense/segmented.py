@@ -214,6 +214,9 @@ class SegmentedIndex:
         why = ""
         if freeze:
             form, why = self._kind.form(sum(part.live for part in inputs), self._shape.dim)
+        for part in inputs:
+            # Damage must not be copied under a new checksum.
+            await self._threads.build(verify, self._shape.directory, part.segment.entry, lambda: self._closed)
         output = await self._threads.build(
             merge_parts,
             self._shape,

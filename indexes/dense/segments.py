@@ -123,7 +123,8 @@ def write_built(
         files = _write_rows(shape, name, rows)
         vectors = _map_vectors(shape, name, len(rows.keys))
         index = builder.empty(vectors, shape.metric) if base is None else _load(shape, base, mapped=False)
-        tuning = builder.finish(index, vectors, shape.metric, cancelled=cancelled)
+        known = None if base is None else base.tuning
+        tuning = builder.finish(index, vectors, shape.metric, known=known, cancelled=cancelled)
         with shape.directory.create(f"{name}.index") as file:
             sink = _Checksum(file)
             dump(index, sink)

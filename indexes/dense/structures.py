@@ -49,6 +49,8 @@ class Structure(Protocol):
 
     index: Any
     """A ``faiss.Index`` over rows 0..n-1, not to be changed."""
+    selects: bool
+    """Whether it looks at allowed rows only. Else a filter is applied to all that lies within the effort."""
     exact_scores: bool
     """Whether its distances are those of the raw vectors, bit for bit."""
 
@@ -60,8 +62,8 @@ class Structure(Protocol):
         """The effort that finds as much when only a ``share`` of the rows counts."""
         ...
 
-    def fetched(self, k: int) -> int:
-        """How many candidates to fetch, so that the best ``k`` are among them."""
+    def oversamplings(self) -> Sequence[int]:
+        """How many candidates to try for each row wanted, so that the best are among them; ascending."""
         ...
 
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
@@ -82,15 +84,27 @@ class Builder(Protocol):
         """The options that shape what is built: equal ones build what can be extended."""
         ...
 
+    @property
+    def extends(self) -> bool:
+        """Whether a structure is as good with rows added later as when built over all at once."""
+        ...
+
     def empty(self, vectors: Vectors, metric: Metric) -> Any:
         """A ``faiss.Index`` without rows, trained where it has to be, for the rows of ``vectors``."""
         ...
 
     def finish(
-        self, index: Any, vectors: Vectors, metric: Metric, *, cancelled: Callable[[], bool]
+        self,
+        index: Any,
+        vectors: Vectors,
+        metric: Metric,
+        *,
+        known: Tuning | None,
+        cancelled: Callable[[], bool],
     ) -> Tuning:
         """Add the rows of ``vectors`` that ``index`` does not have yet, as its next nodes, and tune it.
 
+        ``known`` is how it was tuned before; it stays where the new rows are too few to measure with.
         One thread, seconds to minutes. Raises FailedPrecondition soon after ``cancelled`` says so.
         """
         ...

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
 from indexes.base import Metric, Neighbours, SearchParams, Vectors
 from indexes.dense.approximate import ApproximateIndex
+from indexes.dense.exact import ExactIndex
 from indexes.dense.manifest import Point, Tuning
 from indexes.dense.rows import Rows, RowSet
 from indexes.dense.structures import Structure
 
+_T = TypeVar("_T")
+
+FEW_ROWS: Final = 1_000
+"""Fewer new rows than this are too few to measure with."""
 _SAMPLE: Final = 400
 _RUN: Final = 20
 _SAMPLED_SHARE: Final = 0.1
 _K: Final = 10
+_LEAST_K: Final = 3
 _MARGIN: Final = 0.3
 """Queries lie further from their neighbours than rows do, which often come from one text with them. So rows
 have to miss less by this share than queries may (measured on sentences of unseen texts)."""
@@ -42,6 +49,7 @@ def tune(
     asked: Rows,
     *,
     target: float,
+    shards: int,
     effort: int | None,
     order: Rows | None = None,
 ) -> Tuning:
@@ -49,39 +57,49 @@ def tune(
 
     The rows ``asked`` of ``vectors`` ask for their neighbours, themselves left out. A graph finds the
     neighbours of its own nodes more easily than those of a new vector, so its builder leaves them out of it
-    at first: then ``order`` has the rows of the nodes that it has so far. A given ``effort`` is measured
-    and taken. Where none reaches the target, the largest is the answer.
+    at first: then ``order`` has the rows of the nodes that it has so far. One of several ``shards`` has to
+    find only its share of ten neighbours. A given ``effort`` is measured and taken. Where none reaches the
+    target, the largest is the answer.
     """
     wanted = target + _MARGIN * (1 - target)
+    k = max(_LEAST_K, -(-_K // shards))
     queries = np.ascontiguousarray(vectors[asked])
-    index = ApproximateIndex(structure, vectors, metric, _UNTUNED, order=order)
     there = None if order is None else _row_set(order, len(vectors))
-    truth, scan_us = _timed(lambda: index.search(queries, _K + 1, there, SearchParams(exact=True)), queries)
-    curve: list[Point] = []
-    chosen: Point | None = None
-    for candidate in (effort,) if effort is not None else structure.efforts():
-        params = SearchParams(effort=candidate)
-        found, us = _timed(lambda p=params: index.search(queries, _K + 1, None, p), queries)  # type: ignore[misc]
-        curve.append(Point(effort=candidate, recall=recall_of(found, truth, asked), us=us))
-        if chosen is None and curve[-1].recall >= wanted:
-            chosen = curve[-1]
-        if curve[-1].recall >= max(wanted, _ENOUGH):
+    exactly = partial(ExactIndex(vectors, metric).search, queries, k + 1, there, SearchParams(exact=True))
+    truth, scan_us = _timed(exactly, queries)
+    efforts = structure.efforts() if effort is None else (effort,)
+    best: Tuning | None = None
+    for oversampling in structure.oversamplings():
+        index = ApproximateIndex(structure, vectors, metric, _untuned(oversampling), order=order)
+        curve: list[Point] = []
+        for candidate in efforts:
+            (found, _), us = _timed(partial(index.walk, queries, k + 1, candidate), queries)
+            curve.append(Point(effort=candidate, recall=recall_of(found, truth, asked, k), us=us))
+            if curve[-1].recall >= max(wanted, _ENOUGH):
+                break
+        chosen = next((point for point in curve if point.recall >= wanted), None)
+        chosen = chosen or max(curve, key=lambda point: point.recall)
+        if best is None or chosen.recall > best.recall:
+            best = Tuning(
+                effort=chosen.effort,
+                oversampling=oversampling,
+                rows=len(vectors),
+                recall=chosen.recall,
+                target=None if effort is not None else target,
+                scan_us=scan_us / len(vectors),
+                curve=tuple(curve),
+            )
+        if chosen.recall >= wanted:
             break
-    chosen = chosen or curve[-1]
-    return Tuning(
-        effort=chosen.effort,
-        recall=chosen.recall,
-        target=None if effort is not None else target,
-        scan_us=scan_us / len(vectors),
-        curve=tuple(curve),
-    )
+    assert best is not None
+    return best
 
 
-def recall_of(found: Neighbours, truth: Neighbours, itself: Rows) -> float:
-    """The share of the true neighbours that were found; one that scores as well as the last counts too."""
+def recall_of(found: Neighbours, truth: Neighbours, itself: Rows, k: int) -> float:
+    """The share of the ``k`` true neighbours that were found; one as good as the last counts too."""
     others = (truth.keys >= 0) & (truth.keys != itself[:, None])
     ranks = np.cumsum(others, axis=1)
-    others &= ranks <= _K
+    others &= ranks <= k
     wanted = others.sum(axis=1)
     floor = np.where(others, truth.scores, np.inf).min(axis=1, initial=np.inf)
     hits = (found.keys >= 0) & (found.keys != itself[:, None]) & (found.scores >= floor[:, None])
@@ -95,12 +113,21 @@ def _row_set(rows: Rows, count: int) -> RowSet:
     return RowSet(mask)
 
 
-def _timed(search: Callable[[], Neighbours], queries: Vectors) -> tuple[Neighbours, float]:
+def _timed(search: Callable[[], _T], queries: Vectors) -> tuple[_T, float]:
     """What ``search`` finds, and the microseconds for each query."""
     start = perf_counter()
     found = search()
     return found, (perf_counter() - start) * 1e6 / max(1, len(queries))
 
 
-_UNTUNED: Final = Tuning(effort=1, recall=0.0, target=None, scan_us=float("inf"), curve=())
-"""Measuring takes every effort as it is told, and no way out."""
+def _untuned(oversampling: int) -> Tuning:
+    """What a search needs that is told its effort."""
+    return Tuning(
+        effort=1,
+        oversampling=oversampling,
+        rows=0,
+        recall=0.0,
+        target=None,
+        scan_us=0.0,
+        curve=(),
+    )

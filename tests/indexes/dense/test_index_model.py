@@ -27,6 +27,9 @@ POOL = clustered(2_000, seed=99)
 QUERIES = clustered(4, seed=5)
 LIMITS = UpkeepLimits(freeze_at=60, idle_freeze_at=20, idle_s=0.001, raw_segments=2)
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where the files lie: they are synced very often, and need no disk for it."""
+
 Model = dict[int, NDArray[np.float32]]
 
 
@@ -42,7 +45,7 @@ class IndexMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.root = Path(tempfile.mkdtemp(prefix="index-model-"))
+        self.root = Path(tempfile.mkdtemp(prefix="index-model-", dir=MEMORY))
         self.journal: list[VectorBatch] = []
         self.model: Model = {}
         self.used = 0
@@ -170,5 +173,4 @@ TestFlat = IndexMachine.TestCase
 TestHnsw = HnswMachine.TestCase
 TestSharded = ShardedMachine.TestCase
 TestProductCodes = ProductCodesMachine.TestCase
-for case in (TestFlat, TestHnsw, TestSharded, TestProductCodes):
-    case.settings = ENOUGH
+TestFlat.settings = TestHnsw.settings = TestSharded.settings = TestProductCodes.settings = ENOUGH

@@ -1,0 +1,98 @@
+"""How one segment plans a search: by what it was told that walks and scans cost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pytest
+
+from indexes.base import Metric, SearchParams
+from indexes.conformance import DIM, clustered
+from indexes.dense.approximate import ApproximateIndex
+from indexes.dense.kinds import STRUCTURES, open_kind
+from indexes.dense.manifest import Point, Tuning
+from indexes.dense.rows import RowSet
+from indexes.dense.structures import Plan
+from indexes.dense.vectors import prepare_queries
+
+ROWS: Final = 1_000
+NONE: Final = SearchParams()
+TUNING: Final = Tuning(
+    effort=20,
+    oversampling=4,
+    rows=ROWS,
+    recall=0.99,
+    target=0.98,
+    scan_us=0.1,
+    curve=(Point(effort=10, recall=0.9, us=10), Point(effort=20, recall=0.99, us=18)),
+)
+"""A walk of the effort 20 costs as much as a scan of 180 rows."""
+
+
+@pytest.fixture(scope="module", params=["hnsw", "ivf_flat", "ivf_pq"])
+def index(request: pytest.FixtureRequest) -> ApproximateIndex:
+    """A structure of each kind, with hand-made costs."""
+    vectors = prepare_queries(clustered(ROWS), dim=DIM, metric=Metric.COSINE)
+    builder, _ = open_kind(request.param, {}).form(ROWS, DIM)
+    assert builder != "flat"
+    structure = builder.empty(vectors, Metric.COSINE)
+    builder.finish(structure, vectors, Metric.COSINE, known=None, cancelled=lambda: False)
+    return ApproximateIndex(STRUCTURES[request.param](structure), vectors, Metric.COSINE, TUNING)
+
+
+def first(count: int) -> RowSet:
+    """The first ``count`` rows."""
+    return RowSet(np.arange(ROWS) < count)
+
+
+def test_all_rows_are_walked_with_the_tuned_effort(index: ApproximateIndex) -> None:
+    assert index.plan(10, None, NONE) == Plan(20, ROWS)
+    assert index.plan(10, first(ROWS), NONE) == Plan(20, ROWS)
+
+
+def test_few_allowed_rows_are_scanned(index: ApproximateIndex) -> None:
+    assert index.plan(10, first(100), NONE) == Plan(None, 100)
+    assert index.plan(10, first(0), NONE) == Plan(None, 0)
+
+
+def test_many_allowed_rows_are_walked_with_more_effort_than_all(index: ApproximateIndex) -> None:
+    plan = index.plan(10, first(800), NONE)
+    assert plan.rows == 800
+    assert plan.effort is not None
+    assert plan.effort > 20
+
+
+def test_the_fewer_rows_count_the_wider_is_the_walk(index: ApproximateIndex) -> None:
+    plans = [index.plan(10, first(count), NONE) for count in (950, 800, 650, 500)]
+    efforts = [plan.effort for plan in plans if plan.effort is not None]
+    assert efforts == sorted(efforts)
+    assert len(efforts) == 4
+
+
+def test_exact_search_always_scans(index: ApproximateIndex) -> None:
+    assert index.plan(10, None, SearchParams(exact=True, effort=1)) == Plan(None, ROWS)
+
+
+def test_a_search_for_all_rows_that_count_scans_them(index: ApproximateIndex) -> None:
+    assert index.plan(ROWS, None, SearchParams(effort=1)) == Plan(None, ROWS)
+    assert index.plan(900, first(900), SearchParams(effort=1)) == Plan(None, 900)
+
+
+def test_the_effort_of_a_search_goes_before_the_tuned_one(index: ApproximateIndex) -> None:
+    assert index.plan(10, None, SearchParams(effort=13)) == Plan(13, ROWS)
+    # At this effort a scan of all rows costs less.
+    assert index.plan(10, None, SearchParams(effort=500)) == Plan(None, ROWS)
+
+
+def test_what_is_planned_as_a_scan_is_exact(index: ApproximateIndex) -> None:
+    queries = prepare_queries(clustered(5, seed=2), dim=DIM, metric=Metric.COSINE)
+    found = index.search(queries, 10, first(100), NONE)
+    exact = index.search(queries, 10, first(100), SearchParams(exact=True))
+    assert found.keys.tolist() == exact.keys.tolist()
+    assert found.scores.tolist() == exact.scores.tolist()
+
+
+@pytest.mark.parametrize(("effort", "us"), [(10, 10), (15, 14), (20, 18), (40, 36), (5, 10)])
+def test_the_cost_of_a_walk_lies_between_its_points_and_grows_beyond_them(effort: int, us: float) -> None:
+    assert TUNING.walk_us(effort) == pytest.approx(us)
