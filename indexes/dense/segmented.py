@@ -28,7 +28,7 @@ from indexes.dense.upkeep import Task, Tier, UpkeepLimits, next_task
 from indexes.dense.vectors import prepare_batch, prepare_queries
 from indexes.dense.view import Delta, Part, View
 from indexes.directory import Lock
-from ragstone.errors import CorruptIndex, FailedPrecondition, InvalidArgument
+from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
 
 _T = TypeVar("_T")
 
@@ -92,7 +92,11 @@ class SegmentedIndex:
         await _to_the_end(self._apply(batch, seq))
         # Upkeep flushes too, but not while it merges: then writers bear the flush, and memory stays bounded.
         if self._view.delta.count >= _CROWDED * self._limits.freeze_at * len(self._shards):
-            await _to_the_end(self._flush())
+            try:
+                await _to_the_end(self._flush())
+            except BackendUnavailable as error:
+                # The batch is applied, and upkeep tries again.
+                self._last_error = error.message
 
     async def search(
         self,
