@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -56,6 +55,8 @@ class Searches:
         if self._sampler.due and len(queries) and not question.params.exact:
             answer = Neighbours(found.keys[:1], found.scores[:1])
             self._sample = asyncio.create_task(self._compare(queries[:1], question, answer))
+            # A sample that fails is a sample less, and nothing else.
+            self._sample.add_done_callback(lambda done: done.cancelled() or done.exception())
         return found
 
     def explain(self, question: Question) -> str:
@@ -74,8 +75,7 @@ class Searches:
         """Stop what runs in the background."""
         if self._sample is not None:
             self._sample.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sample
+            await asyncio.wait([self._sample])
 
     async def _ask(self, queries: Vectors, question: Question) -> Neighbours:
         allow, exact = question.allow, question.params.exact
