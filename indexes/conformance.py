@@ -183,18 +183,20 @@ async def a_row_scores_the_same_alone_and_in_a_batch(subject: Subject) -> None:
     """Scores do not depend on what is asked beside; what an exact index finds does not either."""
     index, _ = await _filled(subject)
     queries = clustered(9, seed=5)
-    together = await index.search(queries, 10)
+    together, common = await index.search(queries, 10), 0
     for row in range(len(queries)):
         alone = await index.search(queries[row : row + 1], 10)
-        scores = dict(zip(together.keys[row].tolist(), together.scores[row].tolist(), strict=True))
-        common = [(key, score) for key, score in _pairs(alone) if key in scores]
-        assert all(scores[key] == score for key, score in common)
-        assert len(common) >= subject.recall * 10
+        scores = dict(_pairs(together, row))
+        same = [(key, score) for key, score in _pairs(alone, 0) if key in scores]
+        assert all(scores[key] == score for key, score in same)
+        common += len(same)
+    # Two answers that each miss some neighbours may miss different ones.
+    assert common >= (2 * subject.recall - 1) * together.keys.size
     await index.close()
 
 
-def _pairs(found: Neighbours) -> list[tuple[int, float]]:
-    return list(zip(found.keys[0].tolist(), found.scores[0].tolist(), strict=True))
+def _pairs(found: Neighbours, row: int) -> list[tuple[int, float]]:
+    return list(zip(found.keys[row].tolist(), found.scores[row].tolist(), strict=True))
 
 
 async def a_filter_leaves_only_what_it_allows(subject: Subject) -> None:
