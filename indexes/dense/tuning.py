@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Final, TypeVar
@@ -59,7 +59,7 @@ def tune(
     neighbours of its own nodes more easily than those of a new vector, so its builder leaves them out of it
     at first: then ``order`` has the rows of the nodes that it has so far. One of several ``shards`` has to
     find only its share of ten neighbours. A given ``effort`` is measured and taken. Where none reaches the
-    target, the largest is the answer.
+    target, the one with the best recall is the answer.
     """
     wanted = target + _MARGIN * (1 - target)
     k = max(_LEAST_K, -(-_K // shards))
@@ -77,8 +77,7 @@ def tune(
             curve.append(Point(effort=candidate, recall=recall_of(found, truth, asked, k), us=us))
             if curve[-1].recall >= max(wanted, _ENOUGH):
                 break
-        chosen = next((point for point in curve if point.recall >= wanted), None)
-        chosen = chosen or max(curve, key=lambda point: point.recall)
+        chosen = _cheapest(curve, wanted)
         if best is None or chosen.recall > best.recall:
             best = Tuning(
                 effort=chosen.effort,
@@ -93,6 +92,12 @@ def tune(
             break
     assert best is not None
     return best
+
+
+def _cheapest(curve: Sequence[Point], wanted: float) -> Point:
+    """The first point that has the recall, else the one that comes nearest."""
+    reached = (point for point in curve if point.recall >= wanted)
+    return next(reached, None) or max(curve, key=lambda point: point.recall)
 
 
 def recall_of(found: Neighbours, truth: Neighbours, itself: Rows, k: int) -> float:
