@@ -6,7 +6,6 @@ graph found it or a scan, alone or in a batch. (A BLAS product would also spin u
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import faiss
@@ -19,11 +18,14 @@ from indexes.dense.structures import Plan
 
 Scores = NDArray[np.float32]
 
-_ROWS_AT_ONCE: Final = 1_024
+_QUERIES_AT_ONCE: Final = 16
+"""With many more FAISS multiplies matrices, whose scores differ in their last bits."""
+_ROWS_AT_ONCE: Final = 2_048
 """Of a batch of queries: as many as stay in a core's cache while all queries meet them."""
-_SCORES_AT_ONCE: Final = 2**24
-_GATHER_BELOW: Final = 0.5
-"""Scanning all rows in order beats picking more than this share of them one by one."""
+_ROWS_PER_HIT: Final = 64
+"""At least so many at once for each row wanted: putting in order what the blocks found costs time as well."""
+_GATHER_BELOW: Final = 0.1
+"""Asking a bitmap at every row beats picking more than this share of them one by one."""
 
 
 class ExactIndex:
@@ -35,45 +37,81 @@ class ExactIndex:
 
     def search(self, queries: Vectors, k: int, allow: RowSet | None, params: SearchParams) -> Neighbours:
         """Rows of the best ``k`` for each of ``queries``; always exact, whatever ``params`` say."""
-        if allow is None and len(queries) > 1:
-            return stack(list(self._scan_together(queries, k)), k)
-        rows = None if allow is None else allow.rows
-        found = [best(*self._scan(query, rows), k) for query in queries]
-        return stack(found, k)
-
-    def _scan_together(self, queries: Vectors, k: int) -> Iterator[tuple[Rows, Scores]]:
-        """Each row is fetched from memory once for many queries, not once for each."""
-        rows = len(self._vectors)
-        together = max(1, _SCORES_AT_ONCE // max(1, rows))
-        for first in range(0, len(queries), together):
-            asked = queries[first : first + together]
-            scores = np.empty((len(asked), rows), dtype=np.float32)
-            for start in range(0, rows, _ROWS_AT_ONCE):
-                block = self._vectors[start : start + _ROWS_AT_ONCE]
-                for query, row in zip(asked, scores, strict=True):
-                    row[start : start + len(block)] = score_all(query, block, self._metric)
-            yield from (best(None, row, k) for row in scores)
+        return nearest(queries, self._vectors, k, self._metric, allow=allow)
 
     def plan(self, k: int, allow: RowSet | None, params: SearchParams) -> Plan:
         """A scan of all rows that count."""
         return Plan(None, len(self._vectors) if allow is None else allow.count)
 
-    def _scan(self, query: Vectors, rows: Rows | None) -> tuple[Rows | None, Scores]:
-        if rows is None:
-            return None, score_all(query, self._vectors, self._metric)
-        if len(rows) > _GATHER_BELOW * len(self._vectors):
-            return rows, score_all(query, self._vectors, self._metric)[rows]
-        return rows, score_rows(query, self._vectors, rows, self._metric)
+
+def nearest(
+    queries: Vectors,
+    vectors: Vectors,
+    k: int,
+    metric: Metric,
+    *,
+    ids: Rows | None = None,
+    allow: RowSet | None = None,
+) -> Neighbours:
+    """The best ``k`` of ``vectors`` ``(n, dim)`` for each of ``queries``, among ``allow`` when given.
+
+    Their keys are ``ids`` ``(n,)``, or their places in ``vectors``; equal scores are in ascending order of key.
+    """
+    if allow is not None and allow.count <= _GATHER_BELOW * len(vectors):
+        return stack([_gather(query, vectors, k, metric, ids, allow.rows) for query in queries], k)
+    # One more than wanted: it scores less than the last, or else the keys decide which of them is in.
+    rows, scores = _scan(queries, vectors, k + 1, metric, allow)
+    keys = rows if ids is None else np.where(rows < 0, -1, ids[rows])
+    keys, scores = top(keys, scores, k + 1)
+    found = Neighbours(keys[:, :k], scores[:, :k])
+    for tied in np.flatnonzero((scores[:, k - 1] == scores[:, k]) & (keys[:, k] >= 0)):
+        among = np.arange(len(vectors)) if allow is None else allow.rows
+        found.keys[tied], found.scores[tied] = _gather(queries[tied], vectors, k, metric, ids, among)
+    return found
 
 
-def score_all(query: Vectors, vectors: Vectors, metric: Metric) -> Scores:
-    """The score of each of ``vectors`` ``(n, dim)`` for one query ``(dim,)``: ``(n,)``."""
-    count, dim = vectors.shape
-    scores = np.empty(count, dtype=np.float32)
-    kernel = faiss.fvec_L2sqr_ny if metric is Metric.L2 else faiss.fvec_inner_products_ny
-    if count:
-        kernel(faiss.swig_ptr(scores), faiss.swig_ptr(query), faiss.swig_ptr(vectors), dim, count)
-    return np.negative(scores, out=scores) if metric is Metric.L2 else scores
+def _gather(
+    query: Vectors, vectors: Vectors, k: int, metric: Metric, ids: Rows | None, rows: Rows
+) -> tuple[Rows, Scores]:
+    return best(rows if ids is None else ids[rows], score_rows(query, vectors, rows, metric), k)
+
+
+def _scan(
+    queries: Vectors, vectors: Vectors, k: int, metric: Metric, allow: RowSet | None
+) -> tuple[Rows, Scores]:
+    """At least the best ``k`` of all rows for each query, in some order: ``(n, m)``, padded with -1.
+
+    A batch of queries fetches each row from memory once, not once for each of them.
+    """
+    k = min(k, len(vectors) if allow is None else allow.count)
+    whole = allow is not None or len(queries) == 1
+    at_once = max(1, len(vectors) if whole else max(_ROWS_AT_ONCE, _ROWS_PER_HIT * k))
+    starts = range(0, len(vectors), at_once)
+    rows = np.full((len(queries), len(starts) * k), -1, dtype=np.int64)
+    scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+    for place, start in enumerate(starts):
+        block = vectors[start : start + at_once]
+        count = min(k, len(block))
+        for first in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = queries[first : first + _QUERIES_AT_ONCE]
+            here = slice(first, first + len(some)), slice(place * k, place * k + count)
+            rows[here], scores[here] = _knn(some, block, count, metric, allow)
+            rows[here] += start
+    return rows, scores
+
+
+def _knn(
+    queries: Vectors, vectors: Vectors, k: int, metric: Metric, allow: RowSet | None
+) -> tuple[Rows, Scores]:
+    rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    asked, compared, values, places = map(faiss.swig_ptr, (queries, vectors, scores, rows))
+    sizes = vectors.shape[1], len(queries), len(vectors), k
+    selector = None if allow is None else allow.selector
+    if metric is Metric.L2:
+        faiss.knn_L2sqr(asked, compared, *sizes, values, places, None, selector)
+        return rows, np.negative(scores, out=scores)
+    faiss.knn_inner_product(asked, compared, *sizes, values, places, selector)
+    return rows, scores
 
 
 def score_rows(query: Vectors, vectors: Vectors, rows: Rows, metric: Metric) -> Scores:

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from indexes.base import Keys, Metric, Neighbours, SearchParams, VectorBatch, Vectors
-from indexes.dense.exact import best, merge, score_all, score_rows, stack
+from indexes.dense.exact import merge, nearest
 from indexes.dense.rows import Allowed, Mask, RowSet
 from indexes.dense.segments import Segment
 
@@ -116,6 +116,10 @@ class Delta:
         """The rows that are not dead, ascending."""
         return np.arange(self.count) if self.alive is None else np.flatnonzero(self.alive)
 
+    @cached_property
+    def _living(self) -> RowSet | None:
+        return None if self.alive is None else RowSet(self.alive)
+
     def holds(self, keys: Keys) -> Keys:
         """Those of ``keys`` that live here."""
         if not self.count:
@@ -163,11 +167,8 @@ class Delta:
 
     def search(self, queries: Vectors, k: int, allow: Allowed | None, metric: Metric) -> Neighbours:
         """The best ``k`` live keys, exactly."""
-        rows = self.live_rows if allow is None else allow.within(self).rows
-        if len(rows) == self.count:
-            return stack([best(self.keys, score_all(q, self.vectors, metric), k) for q in queries], k)
-        keys = self.keys[rows]
-        return stack([best(keys, score_rows(q, self.vectors, rows, metric), k) for q in queries], k)
+        rows = self._living if allow is None else allow.within(self)
+        return nearest(queries, self.vectors, k, metric, ids=self.keys, allow=rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
