@@ -55,7 +55,7 @@ def nearest(
 ) -> Neighbours:
     """The best ``k`` of ``vectors`` ``(n, dim)`` for each of ``queries``, among ``allow`` when given.
 
-    Their keys are ``ids`` ``(n,)``, or their places in ``vectors``; equal scores are in ascending order of key.
+    Keys are ``ids`` ``(n,)``, or places in ``vectors``; equal scores are in ascending order of their keys.
     """
     if allow is not None and allow.count <= _GATHER_BELOW * len(vectors):
         return stack([_gather(query, vectors, k, metric, ids, allow.rows) for query in queries], k)

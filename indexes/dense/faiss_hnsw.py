@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 import faiss
@@ -14,10 +13,9 @@ from indexes.base import Metric, Vectors
 from indexes.dense.manifest import Tuning
 from indexes.dense.options import HnswOptions
 from indexes.dense.rows import Rows
-from indexes.dense.structures import FAISS_METRIC, fill, training_sample
+from indexes.dense.structures import FAISS_METRIC, fill, search_parameters, training_sample
 from indexes.dense.tuning import FEW_ROWS, sample, tune
 
-KIND: Final = "hnsw"
 _ADD_ROWS: Final = 512
 """Rows inserted between two looks at ``cancelled``: well under a second of work."""
 _EFFORTS: Final = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
@@ -56,22 +54,13 @@ class HnswStructure:
 
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
         """A walk at least as wide as it has to be."""
-        width = max(effort, fetched)
-        return _unfiltered(width) if selector is None else _parameters(width, selector)
-
-
-def _parameters(width: int, selector: Any = None) -> Any:
-    return faiss.SearchParametersHNSW(efSearch=width, sel=selector)
-
-
-_unfiltered = lru_cache(maxsize=64)(_parameters)
-"""FAISS only reads them, so threads may share them."""
+        return search_parameters(faiss.SearchParametersHNSW, selector, efSearch=max(effort, fetched))
 
 
 class HnswBuilder:
     """Builds graphs: one insertion after the other, in the order of the rows."""
 
-    kind = KIND
+    kind = "hnsw"
     extends = True
 
     def __init__(self, options: HnswOptions) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import faiss
@@ -17,7 +16,7 @@ import numpy as np
 from indexes.base import Metric, Vectors
 from indexes.dense.manifest import Tuning
 from indexes.dense.options import IvfOptions
-from indexes.dense.structures import FAISS_METRIC, fill, training_sample
+from indexes.dense.structures import FAISS_METRIC, fill, search_parameters, training_sample
 from indexes.dense.tuning import sample, tune
 
 _ADD_ROWS: Final = 16_384
@@ -53,15 +52,7 @@ class IvfStructure:
 
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
         """So many lists, nearest first."""
-        return _unfiltered(effort) if selector is None else _parameters(effort, selector)
-
-
-def _parameters(lists: int, selector: Any = None) -> Any:
-    return faiss.SearchParametersIVF(nprobe=lists, sel=selector)
-
-
-_unfiltered = lru_cache(maxsize=64)(_parameters)
-"""FAISS only reads them, so threads may share them."""
+        return search_parameters(faiss.SearchParametersIVF, selector, nprobe=effort)
 
 
 class IvfBuilder:

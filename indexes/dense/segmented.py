@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 from pyroaring import BitMap64
@@ -24,13 +25,12 @@ from indexes.dense.searching import Question, Searches
 from indexes.dense.segments import PlainKind, Segment, Shape, Source, delete_segment, verify, write_plain
 from indexes.dense.sharding import shard_of
 from indexes.dense.threads import Threads
-from indexes.dense.upkeep import Task, Tier, UpkeepLimits, next_task
+from indexes.dense.upkeep import Decide, Pieces, Task, Tier, UpkeepLimits, next_freeze, next_merge
 from indexes.dense.vectors import prepare_batch, prepare_queries
 from indexes.dense.view import Delta, Part, View
+from indexes.dense.worker import Worker, to_the_end
 from indexes.directory import Lock
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
-
-_T = TypeVar("_T")
 
 _DEFAULTS: Final = SearchParams()
 _CROWDED: Final = 2
@@ -63,17 +63,20 @@ class SegmentedIndex:
         """Held to replace ``_view``."""
         self._committing = asyncio.Lock()
         """Held to replace the manifest and ``_durable``. Taken before ``_writing``."""
-        self._merging = asyncio.Lock()
-        """Held by the one task that may take segments away. Taken before ``_committing``."""
+        self._merging: set[Segment] = set()
+        """What workers are merging now; nobody else takes these away."""
         self._names = itertools.count(
             1 + max((int(part.segment.entry.name) for part in view.parts), default=0)
         )
-        self._last_error = self._damage = ""
+        self._damage = ""
         self._closed = False
-        self._changed = asyncio.Event()
+        # Their locks are taken before ``_committing``, this one's first.
+        self._freezer = Worker(partial(self._work, next_freeze), self._limits)
+        self._merger = Worker(partial(self._work, next_merge), self._limits)
         self._searches = Searches(threads, shape.metric, shards=len(self._shards))
         self._tasks = (
-            asyncio.create_task(self._keep_up(), name="index upkeep"),
+            asyncio.create_task(self._freezer.run(), name="index freezing"),
+            asyncio.create_task(self._merger.run(), name="index merging"),
             asyncio.create_task(self._verify(), name="index verification"),
         )
 
@@ -89,14 +92,14 @@ class SegmentedIndex:
         batch is visible.
         """
         self._require_open()
-        await _to_the_end(self._apply(batch, seq))
-        # Upkeep flushes too, but not while it merges: then writers bear the flush, and memory stays bounded.
+        await to_the_end(self._apply(batch, seq))
+        # The freezer flushes too, but not while it freezes: then writers bear it, and memory stays bounded.
         if self._view.delta.count >= _CROWDED * self._limits.freeze_at * len(self._shards):
             try:
-                await _to_the_end(self._flush())
+                await to_the_end(self._flush())
             except BackendUnavailable as error:
-                # The batch is applied, and upkeep tries again.
-                self._last_error = error.message
+                # The batch is applied, and the freezer tries again.
+                self._freezer.error = error.message
 
     async def search(
         self,
@@ -124,13 +127,13 @@ class SegmentedIndex:
         Raises BackendUnavailable when the disk fails; the index serves on, as durable as it was before.
         """
         self._require_open()
-        await _to_the_end(self._flush())
+        await to_the_end(self._flush())
         return self._durable.applied_seq
 
     async def compact(self) -> None:
         """Flush, and merge everything into one segment without tombstones. Beyond the protocol."""
         self._require_open()
-        await _to_the_end(self._compact())
+        await to_the_end(self._compact())
 
     def stats(self) -> IndexStats:
         """What the index holds now; ``details`` has its ``segments``, ``live_recall`` and ``last_error``."""
@@ -147,8 +150,8 @@ class SegmentedIndex:
                 "segments": [_describe(part) for part in view.parts],
                 "live_recall": self._searches.stats(),
                 "durable_seq": self._durable.applied_seq,
-                "merging": self._merging.locked(),
-                "last_error": self._damage or self._last_error,
+                "merging": self._freezer.at_work.locked() or self._merger.at_work.locked(),
+                "last_error": self._damage or self._freezer.error or self._merger.error,
             },
         )
 
@@ -162,7 +165,7 @@ class SegmentedIndex:
         await asyncio.wait(self._tasks)
         await self._searches.close()
         # A commit that is under way ends before the lock goes to somebody else.
-        async with self._merging, self._committing, self._writing:
+        async with self._freezer.at_work, self._merger.at_work, self._committing, self._writing:
             await self._threads.close()
         self._lock.release()
 
@@ -184,7 +187,7 @@ class SegmentedIndex:
                 prepare_batch, batch, dim=self._shape.dim, metric=self._shape.metric
             )
             self._view = await self._threads.write(self._view.applied, prepared, seq)
-        self._changed.set()
+        self._wake()
 
     # -- commits: files first, then the manifest, then the view --------------------------------------
 
@@ -264,58 +267,42 @@ class SegmentedIndex:
 
     # -- upkeep ----------------------------------------------------------------------------------------
 
-    async def _keep_up(self) -> None:
-        """Freeze and merge whenever the limits say so; a failure is reported by ``stats``, and retried."""
-        patience: float | None = None
-        pause = self._limits.idle_s
-        while True:
-            idle = await self._sleep(patience)
-            patience = self._limits.idle_s
-            try:
-                if await _to_the_end(self._work(idle=idle)):
-                    self._last_error, pause = "", self._limits.idle_s
-                elif idle:
-                    patience = None
-            except Exception as error:  # noqa: BLE001 - the old state serves on
-                self._last_error = f"{type(error).__name__}: {error}"
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, self._limits.longest_pause_s)
+    def _wake(self) -> None:
+        self._freezer.wake()
+        self._merger.wake()
 
-    async def _sleep(self, patience: float | None) -> bool:
-        """Until something changes; True when nothing did for ``patience`` seconds."""
-        try:
-            async with asyncio.timeout(patience):
-                await self._changed.wait()
-        except TimeoutError:
-            return True
-        self._changed.clear()
+    async def _work(self, decide: Decide, idle: bool) -> bool:
+        view = self._view
+        new = shard_of(view.delta.keys[view.delta.live_rows], len(self._shards))
+        for shard in self._shards:
+            parts = [part for part in view.of(shard) if part.segment not in self._merging]
+            tiers = [Tier(live=part.live, dead=part.dead, raw=part.raw) for part in parts]
+            pieces = Pieces(delta=int(np.count_nonzero(new == shard)), tiers=tiers)
+            task = decide(pieces, self._limits, idle=idle)
+            if task is not None:
+                await self._carry_out(task, shard, {parts[place].segment for place in task.merge})
+                self._wake()
+                return True
         return False
 
-    async def _work(self, *, idle: bool) -> bool:
-        async with self._merging:
-            view = self._view
-            new = shard_of(view.delta.keys[view.delta.live_rows], len(self._shards))
-            for shard in self._shards:
-                parts = view.of(shard)
-                tiers = [Tier(live=part.live, dead=part.dead, raw=part.raw) for part in parts]
-                task = next_task(int(np.count_nonzero(new == shard)), tiers, self._limits, idle=idle)
-                if task is not None:
-                    await self._carry_out(task, shard, parts)
-                    return True
-            return False
-
-    async def _carry_out(self, task: Task, shard: int, parts: Sequence[Part]) -> None:
-        chosen = {parts[place].segment for place in task.merge}
-        if task.freeze:
-            await self._flush()
-            chosen |= {part.segment for part in self._durable.of(shard) if part.raw}
-        # The flush, and a checkpoint beside it, only ever add segments.
-        inputs = [part for part in self._durable.of(shard) if part.segment in chosen]
-        if _worth_merging(inputs):
-            await self._merge(inputs, freeze=task.freeze, dead_share=self._limits.extended_dead_share)
+    async def _carry_out(self, task: Task, shard: int, chosen: set[Segment]) -> None:
+        # Chosen and marked without a turn of the event loop between.
+        self._merging |= chosen
+        try:
+            if task.flush:
+                await self._flush()
+                # Only the freezer takes raw segments, and a checkpoint beside it only adds some.
+                raw = {part.segment for part in self._durable.of(shard) if part.raw}
+                self._merging |= raw
+                chosen |= raw
+            inputs = [part for part in self._durable.of(shard) if part.segment in chosen]
+            if _worth_merging(inputs):
+                await self._merge(inputs, freeze=task.freeze, dead_share=self._limits.extended_dead_share)
+        finally:
+            self._merging -= chosen
 
     async def _compact(self) -> None:
-        async with self._merging:
+        async with self._freezer.at_work, self._merger.at_work:
             await self._flush()
             for shard in self._shards:
                 inputs = self._durable.of(shard)
@@ -361,10 +348,3 @@ def _describe(part: Part) -> Mapping[str, Any]:
     if entry.tuning is not None:
         described |= {"effort": entry.tuning.effort, "recall": entry.tuning.recall}
     return described
-
-
-async def _to_the_end(work: Awaitable[_T]) -> _T:
-    """Await ``work`` so that a cancelled caller leaves it running: half a commit is none."""
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)

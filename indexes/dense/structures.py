@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -120,6 +121,16 @@ def fill(index: Any, vectors: Vectors, rows: Rows, *, block: int, cancelled: Cal
         if cancelled():
             raise FailedPrecondition("the index is closing")
         index.add(np.ascontiguousarray(vectors[rows[start : start + block]]))
+
+
+def search_parameters(kind: Any, selector: Any, **knobs: int) -> Any:
+    """``faiss.SearchParameters`` of a kind; without a selector they are shared, for FAISS only reads them."""
+    return _unfiltered(kind, *knobs.items()) if selector is None else kind(sel=selector, **knobs)
+
+
+@lru_cache(maxsize=256)
+def _unfiltered(kind: Any, *knobs: tuple[str, int]) -> Any:
+    return kind(**dict(knobs))
 
 
 def training_sample(vectors: Vectors, *, least: int = 1, most: int = _TRAINING_ROWS) -> Vectors:

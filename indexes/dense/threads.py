@@ -1,4 +1,4 @@
-"""The threads of one index: some that search, a few that write, and one of low priority that builds."""
+"""The threads of one index: some that search, a few that write, and some of low priority that build."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import faiss
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+_BUILDERS: Final = 3
+"""One that freezes, one that merges, one that checks files and answers."""
 _BUILD_NICENESS: Final = 10
 _MOST_WALK_THREADS: Final = 4
 
@@ -30,7 +32,7 @@ class Threads:
         self._walks = ThreadPoolExecutor(self.walkers, "index-walk", one_core)
         self._scans = ThreadPoolExecutor(shards, "index-scan", one_core)
         self._write = ThreadPoolExecutor(2, "index-write", one_core)
-        self._build = ThreadPoolExecutor(1, "index-build", _become_low_priority)
+        self._build = ThreadPoolExecutor(_BUILDERS, "index-build", _become_low_priority)
 
     @property
     def walks(self) -> Executor:

@@ -52,6 +52,22 @@ async def test_an_idle_index_freezes_what_it_has(opened: Open) -> None:
     assert index.stats().live == 60
 
 
+async def test_new_rows_do_not_wait_for_a_long_merge(opened: Open) -> None:
+    vectors = clustered(8_060)
+    apart = UpkeepLimits(freeze_at=4_000, ratio=0, idle_s=10**6)
+    index = await opened("hnsw", apart, ef_construction=800)
+    for seq, half in enumerate(np.split(vectors[:8_000], 2)):
+        await index.apply(batch_of(half, first=4_000 * seq), seq=seq + 1)
+        await until(lambda: index.stats().pending == 0)
+    await index.close()
+    index = await opened("hnsw", UpkeepLimits(freeze_at=50, quick_rows=1_000), ef_construction=800)
+    await index.apply(batch_of(vectors[8_000:], first=8_000), seq=3)
+    await until(lambda: index.stats().pending == 0)
+    assert sorted(segment["live"] for segment in details(index)) == [60, 4_000, 4_000]
+    await until(lambda: index.stats().segments == 2)
+    assert sorted(segment["live"] for segment in details(index)) == [60, 8_000]
+
+
 async def test_a_checkpoint_writes_the_delta_without_building_a_graph(opened: Open) -> None:
     index = await opened("hnsw")
     await index.apply(batch_of(clustered(60)), seq=4)
