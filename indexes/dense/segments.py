@@ -7,6 +7,7 @@ takes no longer when it is larger.
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import zlib
@@ -186,10 +187,13 @@ def live_rows(segment: Segment, alive: Mask | None) -> Rows:
 
 def _write_rows(shape: Shape, name: str, rows: Source) -> dict[str, FileEntry]:
     keys = np.sort(rows.keys).astype("<i8")
-    return {
+    files = {
         "keys": _write(shape.directory, f"{name}.keys", [_bytes(keys)]),
         "vectors": _write(shape.directory, f"{name}.vectors", map(_bytes, rows.blocks())),
     }
+    for vectors, _ in rows.sources:
+        _forget_pages(vectors)
+    return files
 
 
 def _write(directory: Directory, name: str, blocks: Iterable[Data]) -> FileEntry:
@@ -257,6 +261,15 @@ def _map_vectors(shape: Shape, name: str, rows: int) -> Vectors:
     path = shape.directory.path(f"{name}.vectors")
     mapped = np.memmap(path, dtype="<f4", mode="r", shape=(rows, shape.dim))
     return mapped.view(np.ndarray)
+
+
+def _forget_pages(vectors: Vectors) -> None:
+    """Take what is mapped from disk off this process's memory: copied rows are rarely asked for again."""
+    base: Any = vectors
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _load(shape: Shape, entry: SegmentEntry, *, mapped: bool) -> Any:
