@@ -42,6 +42,13 @@ class IndexingSettings(BaseModel, frozen=True, extra="forbid"):
     checkpoint_s: PositiveFloat = 30.0
 
 
+class RebuildSettings(BaseModel, frozen=True, extra="forbid"):
+    """How a rebuild behaves beside live traffic."""
+
+    busy_share: float = Field(0.5, gt=0, le=1)
+    """Of the time that a rebuild works while requests come in; it takes all of it while none do."""
+
+
 class AuthSettings(BaseModel, frozen=True, extra="forbid"):
     """Bearer tokens and the tenant each one stands for; empty means that nobody has to show one."""
 
@@ -66,6 +73,7 @@ class Settings(BaseSettings):
     """How long the server goes on accepting calls after it has told its health watchers to leave."""
     limits: Limits = Limits()
     indexing: IndexingSettings = IndexingSettings()
+    rebuild: RebuildSettings = RebuildSettings()
     auth: AuthSettings = AuthSettings()
     recipe: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Defaults for the sections of every new collection's recipe."""

@@ -32,20 +32,26 @@ from ragstone.types import (
 )
 from retrieval.api.server import ServerOptions, serve
 from retrieval.config import Settings
+from retrieval.ingest.cutting import PassageCutter
 from retrieval.ingest.writer import Writer
 from retrieval.query.answer import Answerer
 from retrieval.query.hydration import Hydrator
 from retrieval.query.pages import decode_position, encode_position
 from retrieval.query.search import Searcher
 from retrieval.store.catalog import Catalog
+from retrieval.store.chunks import Chunks
 from retrieval.store.database import Database
 from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal
 from retrieval.store.values import DocumentRow
 from retrieval.telemetry import configure_logging
-from retrieval.versions.collections import Collections, describe_version
-from retrieval.versions.recipe import EmbedderSpec
+from retrieval.versions.applier import Sources
+from retrieval.versions.collections import Collections
+from retrieval.versions.parts import Cutter
+from retrieval.versions.rebuild import Rebuilds
+from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+from retrieval.versions.service import Versions
 
 
 class RegistryOpener:
@@ -71,6 +77,10 @@ class RegistryOpener:
             kind, directory=LocalDirectory(path), dim=dim, metric=metric, options=options
         )
 
+    def cutter(self, recipe: PinnedRecipe, embedder: Embedder, chunking: str) -> Cutter:
+        """What cuts for a recipe."""
+        return PassageCutter(recipe, embedder, chunking)
+
     async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
         """A lexical index under ``path``."""
         return await indexes.registry.open_lexical(kind, directory=LocalDirectory(path), options=options)
@@ -92,6 +102,8 @@ class Ragstone:
         database: Database,
         opener: RegistryOpener,
         collections: Collections,
+        versions: Versions,
+        rebuilds: Rebuilds,
         writer: Writer,
         searcher: Searcher,
         answerer: Answerer,
@@ -103,6 +115,8 @@ class Ragstone:
         self._database = database
         self._opener = opener
         self._collections = collections
+        self._versions = versions
+        self._rebuilds = rebuilds
         self._writer = writer
         self._searcher = searcher
         self._answerer = answerer
@@ -133,14 +147,39 @@ class Ragstone:
 
     async def versions(self, collection: str) -> list[Version]:
         """The versions of a collection."""
-        return [describe_version(self._collections.get(collection).snapshot)]
+        return list(await self._versions.list(collection))
 
     async def get_version(self, collection: str, name: str) -> Version:
         """One version. Raises NotFound."""
-        for found in await self.versions(collection):
-            if found.name == name:
-                return found
-        raise NotFound(f"collection {collection!r} has no version {name!r}")
+        return await self._versions.get(collection, name)
+
+    async def create_version(self, collection: str, recipe: Recipe) -> Version:
+        """Begin a rebuild."""
+        return await self._versions.create(collection, recipe)
+
+    def watch_version(self, collection: str, name: str) -> AsyncIterator[Version]:
+        """A version, and what becomes of it."""
+        return self._versions.watch(collection, name)
+
+    async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
+        """Let a version serve."""
+        return await self._versions.promote(collection, name, force=force)
+
+    async def rollback(self, collection: str) -> Version:
+        """Let the version serve again that served before."""
+        return await self._versions.rollback(collection)
+
+    async def pause_version(self, collection: str, name: str) -> Version:
+        """Break a rebuild off, to go on later."""
+        return await self._versions.pause(collection, name)
+
+    async def resume_version(self, collection: str, name: str) -> Version:
+        """Go on with a rebuild."""
+        return await self._versions.resume(collection, name)
+
+    async def delete_version(self, collection: str, name: str) -> int:
+        """Delete a version that does not serve; the bytes freed."""
+        return await self._versions.delete(collection, name)
 
     # -- documents -------------------------------------------------------------------------------
 
@@ -247,6 +286,7 @@ class Ragstone:
 
     async def close(self) -> None:
         """Checkpoint, then close everything, the lock last."""
+        await self._rebuilds.close()
         await self._collections.close()
         await self._generator.close()
         await self._opener.close()
@@ -273,17 +313,16 @@ async def build(settings: Settings) -> Ragstone:
     lock = LocalDirectory(settings.data_dir).lock()
     database = await Database.open(settings.catalog_url)
     catalog, journal = Catalog(database), Journal(database)
-    documents, embeddings = Documents(database), Embeddings(database)
-    opener = RegistryOpener()
-    collections = Collections(
-        opener=opener,
-        catalog=catalog,
-        journal=journal,
-        documents=documents,
-        embeddings=embeddings,
-        settings=settings,
+    documents = Documents(database)
+    sources = Sources(
+        journal=journal, documents=documents, chunks=Chunks(database), embeddings=Embeddings(database)
     )
+    opener = RegistryOpener()
+    collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
     await collections.open()
+    rebuilds = Rebuilds(collections=collections, catalog=catalog, sources=sources, settings=settings.rebuild)
+    await rebuilds.open()
+    versions = Versions(collections=collections, catalog=catalog, sources=sources, rebuilds=rebuilds)
     searcher = Searcher(journal=journal, hydrator=Hydrator(documents))
     answers = await generator.registry.open_generator("extractive", {})
     return Ragstone(
@@ -292,6 +331,8 @@ async def build(settings: Settings) -> Ragstone:
         database=database,
         opener=opener,
         collections=collections,
+        versions=versions,
+        rebuilds=rebuilds,
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),
         searcher=searcher,
         answerer=Answerer(searcher=searcher, generator=answers),

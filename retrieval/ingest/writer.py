@@ -15,12 +15,13 @@ from indexes.metadata import encode_metadata
 from ragstone.errors import FieldViolation, InvalidArgument
 from ragstone.types import Document, Wait, WriteResult
 from retrieval.config import Limits
-from retrieval.ingest.chunking import Chunker, chunk_id, context_window
+from retrieval.ingest.chunking import chunk_id
+from retrieval.ingest.cutting import PassageCutter
 from retrieval.store.documents import Documents
 from retrieval.store.journal import ChunkDraft, Committed, DocumentDraft, Journal
 from retrieval.versions.applier import Offer
-from retrieval.versions.passages import passage_text, text_hash, vector_hash
-from retrieval.versions.snapshots import Serving, Snapshot
+from retrieval.versions.passages import vector_hash
+from retrieval.versions.snapshots import OpenCollection, Snapshot
 from retrieval.versions.vectors import check_vector
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Writer:
 
     async def upsert(
         self,
-        serving: Serving,
+        collection: OpenCollection,
         documents: Sequence[Document],
         *,
         request_id: str,
@@ -49,9 +50,10 @@ class Writer:
         Raises InvalidArgument naming every wrong field (nothing is stored then), Conflict when
         ``request_id`` was used for another request.
         """
-        with serving.lease() as snapshot:
+        with collection.lease() as snapshot:
             drafts = await self._off_loop(partial(self._prepare, snapshot, documents))
             return await self._write(
+                collection,
                 snapshot,
                 wait,
                 partial(
@@ -74,7 +76,7 @@ class Writer:
 
     async def delete(
         self,
-        serving: Serving,
+        collection: OpenCollection,
         *,
         ids: Sequence[str],
         filter: str,
@@ -86,9 +88,10 @@ class Writer:
 
         Raises InvalidFilter with its column, Conflict when ``request_id`` was used for another request.
         """
-        with serving.lease() as snapshot:
+        with collection.lease() as snapshot:
             doomed = list(ids) or await self._matching(snapshot, filter)
             return await self._write(
+                collection,
                 snapshot,
                 wait,
                 partial(
@@ -110,6 +113,7 @@ class Writer:
 
     async def _write(
         self,
+        collection: OpenCollection,
         snapshot: Snapshot,
         wait: Wait,
         commit: Callable[[], Awaitable[Committed]],
@@ -118,7 +122,7 @@ class Writer:
         await snapshot.applier.room()
         # A caller that leaves between commit and offer would leave a gap in what the applier sees.
         committed = await asyncio.shield(
-            asyncio.create_task(self._commit_and_offer(snapshot, commit, vectors))
+            asyncio.create_task(self._commit_and_offer(collection, snapshot, commit, vectors))
         )
         if wait is Wait.INDEXED:
             await snapshot.applier.wait_for(committed.seq)
@@ -131,11 +135,15 @@ class Writer:
 
     @staticmethod
     async def _commit_and_offer(
-        snapshot: Snapshot, commit: Callable[[], Awaitable[Committed]], vectors: dict[bytes, bytes]
+        collection: OpenCollection,
+        snapshot: Snapshot,
+        commit: Callable[[], Awaitable[Committed]],
+        vectors: dict[bytes, bytes],
     ) -> Committed:
         committed = await commit()
         if committed.step is not None:
-            snapshot.applier.offer(Offer(step=committed.step, vectors=vectors))
+            chunking, space = snapshot.version.chunking, snapshot.version.space
+            collection.offer(Offer(step=committed.step, chunking=chunking, space=space, vectors=vectors))
         return committed
 
     async def _matching(self, snapshot: Snapshot, expression: str) -> Sequence[str]:
@@ -178,13 +186,8 @@ class Drafter:
         self._takes_vectors = recipe.embedder.kind == "precomputed"
         self._cosine = recipe.index.metric == "cosine"
         self._chunking = snapshot.version.chunking
-        self._context_chars = recipe.lexical.context_chars
         self._language = str(recipe.lexical.options.get("language", "auto"))
-        self._chunker = Chunker(
-            max_tokens=min(recipe.chunker.max_tokens, self._space.max_tokens or recipe.chunker.max_tokens),
-            overlap_tokens=recipe.chunker.overlap_tokens,
-            tokenizer=snapshot.parts.embedder.tokenizer,
-        )
+        self._cutter = PassageCutter(recipe, snapshot.parts.embedder, self._chunking)
 
     def draft(self, document: Document) -> DocumentDraft:
         """The document, checked and chunked.
@@ -207,9 +210,7 @@ class Drafter:
         chunks = (
             [self._whole(document, vector)]
             if vector is not None
-            else [
-                self._chunk(document, n, start, end) for n, (start, end) in enumerate(self._spans(document))
-            ]
+            else self._cutter.cut(document.id, document.title, document.text)
         )
         return DocumentDraft(
             id=document.id,
@@ -223,24 +224,6 @@ class Drafter:
 
     def _detected(self, document: Document) -> str:
         return detect_language(document.text) if self._language == "auto" else self._language
-
-    def _spans(self, document: Document) -> list[tuple[int, int]]:
-        return [(span.start, span.end) for span in self._chunker.split(document.text, document.title)]
-
-    def _chunk(self, document: Document, ordinal: int, start: int, end: int) -> ChunkDraft:
-        text = document.text[start:end]
-        context = context_window(document.text, start, end, chars=self._context_chars)
-        return ChunkDraft(
-            chunk_id=chunk_id(document.id, ordinal, text, self._chunking),
-            ordinal=ordinal,
-            start=start,
-            end=end,
-            context_start=context[0],
-            context_end=context[1],
-            text=text,
-            text_hash=text_hash(passage_text(document.title, text)),
-            vector=None,
-        )
 
     def _whole(self, document: Document, vector: bytes) -> ChunkDraft:
         end = len(document.text)

@@ -18,7 +18,7 @@ from ragstone.types import (
 from retrieval import telemetry
 from retrieval.query.search import Searcher
 from retrieval.telemetry import Stopwatch
-from retrieval.versions.snapshots import Serving
+from retrieval.versions.snapshots import OpenCollection
 
 
 class Answerer:
@@ -29,7 +29,7 @@ class Answerer:
         self._generator = generator
 
     async def answer(
-        self, serving: Serving, query: Query, *, deadline_s: float | None
+        self, collection: OpenCollection, query: Query, *, deadline_s: float | None
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Contexts, then text deltas and citations as they come, usage, and Done.
 
@@ -37,7 +37,7 @@ class Answerer:
         """
         watch = Stopwatch()
         with watch.stage(telemetry.STAGE_SEARCH):
-            result = await self._searcher.search(serving, query)
+            result = await self._searcher.search(collection, query)
         yield Contexts(
             hits=result.hits,
             version=result.version,

@@ -15,7 +15,16 @@ from ragstone.errors import InvalidPageToken
 from ragstone.types import Query
 
 _DIGEST = 8
+_VERSION = 4
+"""Bytes of a version's id."""
 MAX_SEEN = 10_000
+
+
+def page_version(query: Query) -> int | None:
+    """The id of the version that gave the query's page token; None without one. Raises InvalidPageToken."""
+    if not query.page_token:
+        return None
+    return int.from_bytes(_decoded(query.page_token)[_DIGEST : _DIGEST + _VERSION], "little")
 
 
 def decode_page(query: Query, version_id: int) -> BitMap64:
@@ -25,11 +34,8 @@ def decode_page(query: Query, version_id: int) -> BitMap64:
     """
     if not query.page_token:
         return BitMap64()
-    try:
-        data = base64.urlsafe_b64decode(query.page_token.encode())
-    except ValueError as exc:
-        raise _refused("is damaged") from exc
-    digest, body = data[:_DIGEST], data[_DIGEST:]
+    data = _decoded(query.page_token)
+    digest, body = data[:_DIGEST], data[_DIGEST + _VERSION :]
     # The digest comes before the bitmap: only what this module wrote is ever deserialised.
     if digest != _digest(query, version_id, body):
         raise _refused("is damaged, or belongs to another query or to a version that no longer serves")
@@ -41,7 +47,7 @@ def encode_page(query: Query, version_id: int, seen: BitMap64) -> str:
     if len(seen) >= MAX_SEEN:
         return ""
     body = seen.serialize()
-    data = _digest(query, version_id, body) + body
+    data = _digest(query, version_id, body) + version_id.to_bytes(_VERSION, "little") + body
     return base64.urlsafe_b64encode(data).decode()
 
 
@@ -54,6 +60,13 @@ def decode_position(token: str) -> str:
     """The id that a listing goes on after; "" at its begin. Raises InvalidPageToken."""
     try:
         return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except ValueError as exc:
+        raise _refused("is damaged") from exc
+
+
+def _decoded(token: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(token.encode())
     except ValueError as exc:
         raise _refused("is damaged") from exc
 

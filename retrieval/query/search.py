@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 
 import structlog
 from pyroaring import BitMap64
 
 from indexes.base import Explainable, Neighbours, Vectors
 from indexes.filters import parse
-from ragstone.errors import InvalidArgument, RagstoneError, SpaceMismatch
+from ragstone.errors import InvalidArgument, InvalidPageToken, RagstoneError, SpaceMismatch
 from ragstone.types import Hit, LegScore, Mode, Query, SearchResult
 from retrieval import telemetry
 from retrieval.query.fusion import Fused, Ranking, explain, fuse
 from retrieval.query.hydration import Hydrator, Passage
-from retrieval.query.pages import decode_page, encode_page
+from retrieval.query.pages import decode_page, encode_page, page_version
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Stopwatch
 from retrieval.versions.recipe import FusionSpec, fusion_of
-from retrieval.versions.snapshots import Serving, Snapshot
+from retrieval.versions.snapshots import OpenCollection, Snapshot
 from retrieval.versions.vectors import check_vector
 
 log = structlog.get_logger(__name__)
@@ -34,15 +35,15 @@ class Searcher:
         self._journal = journal
         self._hydrator = hydrator
 
-    async def search(self, serving: Serving, query: Query) -> SearchResult:
+    async def search(self, collection: OpenCollection, query: Query) -> SearchResult:
         """The best ``k`` hits after those that the query's page token has seen.
 
         Raises InvalidArgument naming ``query.<field>``, SpaceMismatch with both spaces. In a hybrid search a
         leg that fails is named in ``degraded``; when no leg answers, its error is raised.
         """
-        return await self._search(serving, query, at="query")
+        return await self._search(collection, query, at="query")
 
-    async def search_many(self, serving: Serving, queries: Sequence[Query]) -> list[SearchResult]:
+    async def search_many(self, collection: OpenCollection, queries: Sequence[Query]) -> list[SearchResult]:
         """One result a query, each as if searched alone; all of them or an error.
 
         Raises what ``search`` does, with the fields named ``queries[i].<field>``.
@@ -50,24 +51,24 @@ class Searcher:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._search(serving, query, at=f"queries[{i}]"))
+                    group.create_task(self._search(collection, query, at=f"queries[{i}]"))
                     for i, query in enumerate(queries)
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         return [task.result() for task in tasks]
 
-    async def _search(self, serving: Serving, query: Query, *, at: str) -> SearchResult:
+    async def _search(self, collection: OpenCollection, query: Query, *, at: str) -> SearchResult:
         try:
-            return await self._answer(serving, query)
+            return await self._answer(collection, query)
         except RagstoneError as exc:
             if exc.violations:
                 raise exc.within(at) from exc
             raise
 
-    async def _answer(self, serving: Serving, query: Query) -> SearchResult:
+    async def _answer(self, collection: OpenCollection, query: Query) -> SearchResult:
         watch = Stopwatch()
-        with serving.lease() as snapshot:
+        with _lease(collection, query) as snapshot:
             before = decode_page(query, snapshot.version.id)
             if query.min_seq is not None:
                 with watch.stage(telemetry.STAGE_WAIT):
@@ -115,6 +116,14 @@ class Searcher:
             passages = await self._hydrator.passages([key for key, _ in wanted])
             taken += [(key, score, passages[key]) for key, score in wanted if key in passages]
         return taken
+
+
+def _lease(collection: OpenCollection, query: Query) -> AbstractContextManager[Snapshot]:
+    """The serving version; a further page comes from the version that gave the one before."""
+    version_id = page_version(query)
+    if version_id is not None and version_id not in collection.followers:
+        raise InvalidPageToken.at("page_token", "belongs to a version that is gone; start again without it")
+    return collection.lease(version_id)
 
 
 class _Legs:

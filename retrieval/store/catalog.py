@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -14,15 +15,19 @@ from ragstone.errors import AlreadyExists, Conflict, NotFound
 from retrieval.store import schema
 from retrieval.store.database import Database
 from retrieval.store.queries import AnyRow, require_collection
-from retrieval.store.values import CollectionRow, VersionRow, utc_now
+from retrieval.store.values import CollectionRow, VersionEvent, VersionRow, utc_now
 
-__all__ = ["Catalog", "CollectionRow", "VersionRow"]
+__all__ = ["Catalog", "CollectionRow", "VersionEvent", "VersionRow"]
 
+UNFINISHED: Final = ("building", "catching_up", "paused")
+"""States of a rebuild that is under way; a collection has one at a time."""
 PURGE_ROWS: Final = 5000
 """Rows that one transaction of a purge removes: other writes get their turn in between."""
 
 _collections = schema.collections
 _versions = schema.versions
+_events = schema.version_events
+_there = _versions.c.state != "deleted"
 
 _COLLECTION = select(
     _collections.c.id,
@@ -120,6 +125,8 @@ class Catalog:
         def finish(connection: Connection) -> Sequence[int]:
             for table in (schema.requests, schema.journal, schema.chunk_counts):
                 connection.execute(delete(table).where(table.c.collection_id == collection_id))
+            versions = select(_versions.c.id).where(_versions.c.collection_id == collection_id)
+            connection.execute(delete(_events).where(_events.c.version_id.in_(versions)))
             own = delete(_versions).where(_versions.c.collection_id == collection_id)
             ids = connection.execute(own.returning(_versions.c.id)).scalars().all()
             connection.execute(delete(_collections).where(_collections.c.id == collection_id))
@@ -128,32 +135,44 @@ class Catalog:
         return await self._db.write(finish)
 
     async def versions(self, collection_id: int) -> Sequence[VersionRow]:
-        """The versions of a collection, oldest first."""
-        own = select(_versions).where(_versions.c.collection_id == collection_id).order_by(_versions.c.id)
-        return await self._db.read(lambda c: [_version(row) for row in c.execute(own)])
+        """The versions of a collection, oldest first, without the deleted ones."""
+        own = select(_versions).where(_versions.c.collection_id == collection_id, _there)
+        ordered = own.order_by(_versions.c.id)
+        return await self._db.read(lambda c: [_version(row) for row in c.execute(ordered)])
 
     async def version(self, collection_id: int, name: str) -> VersionRow:
         """The version called ``name``. Raises NotFound."""
-        named = select(_versions).where(_versions.c.collection_id == collection_id, _versions.c.name == name)
+        named = select(_versions).where(
+            _versions.c.collection_id == collection_id, _versions.c.name == name, _there
+        )
         row = await self._db.read(lambda c: c.execute(named).first())
         if row is None:
             raise NotFound(f"there is no version {name}")
         return _version(row)
 
-    async def add_version(
-        self, collection_id: int, *, state: str, recipe: str, space: str, dim: int, chunking: str
+    async def begin_version(
+        self, collection_id: int, *, recipe: str, space: str, dim: int, chunking: str
     ) -> VersionRow:
-        """A further version, named after the newest: ``v2`` follows ``v1``. Raises NotFound."""
+        """A further version, *building*, named after the newest: ``v2`` follows ``v1``.
+
+        Raises Conflict naming the one that is unfinished, if there is any, and NotFound.
+        """
         now = self._clock()
 
         def work(connection: Connection) -> VersionRow:
             require_collection(connection, collection_id)
-            names = select(_versions.c.name).where(_versions.c.collection_id == collection_id)
-            newest = max((int(name[1:]) for name in connection.execute(names).scalars()), default=0)
+            own = select(_versions.c.name, _versions.c.state).where(
+                _versions.c.collection_id == collection_id
+            )
+            known = connection.execute(own).all()
+            for name, state in known:
+                if state in UNFINISHED:
+                    raise Conflict(f"version {name} is {state} already; wait for it, or delete it")
+            newest = max((int(name[1:]) for name, _ in known), default=0)
             row: dict[str, Any] = {
                 "collection_id": collection_id,
                 "name": f"v{newest + 1}",
-                "state": state,
+                "state": "building",
                 "recipe": recipe,
                 "space": space,
                 "dim": dim,
@@ -164,43 +183,74 @@ class Catalog:
 
         return await self._db.write(work)
 
-    async def set_state(self, version_id: int, state: str, *, expect: str) -> None:
-        """Compare and set a version's state. Raises Conflict when it is not ``expect``, or is gone."""
+    async def set_state(
+        self, version_id: int, state: str, *, expect: str, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Compare and set a version's state, and write the event down with its ``detail`` (JSON values).
+
+        Raises Conflict when the state is not ``expect``, or the version is gone.
+        """
+
+        def work(connection: Connection) -> None:
+            self._move(connection, version_id, state, expect=expect, detail=detail or {})
+
+        await self._db.write(work)
+
+    async def promote(
+        self,
+        collection: CollectionRow,
+        version_id: int,
+        *,
+        expect: str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> CollectionRow:
+        """Let another version serve, if nobody changed that since ``collection`` was read.
+
+        The one that served until now is *retiring*. Raises Conflict when somebody did, or the version is no
+        longer ``expect``; NotFound when the collection is gone.
+        """
+
+        def work(connection: Connection) -> CollectionRow:
+            require_collection(connection, collection.id)
+            before = collection.serving_version_id
+            point = (
+                update(_collections)
+                .where(_collections.c.id == collection.id, _collections.c.generation == collection.generation)
+                .values(serving_version_id=version_id, generation=collection.generation + 1)
+            )
+            if not connection.execute(point).rowcount:
+                raise Conflict("the serving version was changed meanwhile")
+            self._move(connection, before, "retiring", expect="serving", detail={})
+            told = {**(detail or {}), "instead_of": before}
+            self._move(connection, version_id, "serving", expect=expect, detail=told)
+            return _collection(
+                connection.execute(_COLLECTION.where(_collections.c.id == collection.id)).one()
+            )
+
+        return await self._db.write(work)
+
+    async def events(self, version_id: int) -> Sequence[VersionEvent]:
+        """What happened to a version, oldest first."""
+        own = select(_events).where(_events.c.version_id == version_id).order_by(_events.c.id)
+        return await self._db.read(lambda c: [_event(row) for row in c.execute(own)])
+
+    def _move(
+        self, connection: Connection, version_id: int, state: str, *, expect: str, detail: Mapping[str, Any]
+    ) -> None:
         change = (
             update(_versions)
             .where(_versions.c.id == version_id, _versions.c.state == expect)
             .values(state=state)
         )
-        if not await self._db.write(lambda c: c.execute(change).rowcount):
+        if not connection.execute(change).rowcount:
             raise Conflict(f"the version is no longer {expect}")
-
-    async def set_serving(
-        self, collection_id: int, version_id: int, *, expect_generation: int
-    ) -> CollectionRow:
-        """Point the collection at another version, if nobody did so since ``expect_generation``.
-
-        Raises Conflict when somebody did, NotFound when the collection or its version is gone.
-        """
-
-        def work(connection: Connection) -> CollectionRow:
-            require_collection(connection, collection_id)
-            own = select(_versions.c.id).where(
-                _versions.c.id == version_id, _versions.c.collection_id == collection_id
-            )
-            if connection.execute(own).first() is None:
-                raise NotFound(f"the collection has no version number {version_id}")
-            point = (
-                update(_collections)
-                .where(_collections.c.id == collection_id, _collections.c.generation == expect_generation)
-                .values(serving_version_id=version_id, generation=expect_generation + 1)
-            )
-            if not connection.execute(point).rowcount:
-                raise Conflict("the serving version was changed meanwhile")
-            return _collection(
-                connection.execute(_COLLECTION.where(_collections.c.id == collection_id)).one()
-            )
-
-        return await self._db.write(work)
+        row = {
+            "version_id": version_id,
+            "event": state,
+            "detail": json.dumps(detail, sort_keys=True),
+            "created_at": self._clock(),
+        }
+        connection.execute(insert(_events), row)
 
     async def counts(self, collection_id: int) -> tuple[int, int]:
         """How many documents there are, and how many live chunks of the serving version's chunking."""
@@ -254,3 +304,7 @@ def _version(row: AnyRow) -> VersionRow:
         chunking=row.chunking,
         created_at=row.created_at,
     )
+
+
+def _event(row: AnyRow) -> VersionEvent:
+    return VersionEvent(event=row.event, detail=json.loads(row.detail), created_at=row.created_at)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, or_, select, tuple_
+from sqlalchemy import Connection, Select, bindparam, func, or_, select, tuple_
 
 from retrieval.store import schema
 from retrieval.store.database import Database
@@ -16,7 +16,7 @@ from retrieval.store.values import ChunkMetadata, ChunkRow, DocumentRow
 _documents = schema.documents.c
 _chunks = schema.chunks.c
 
-_DOCUMENT = select(
+DOCUMENT = select(
     _documents.key,
     _documents.id,
     _documents.title,
@@ -46,10 +46,10 @@ class Documents:
 
         def work(connection: Connection) -> dict[str, DocumentRow]:
             return {
-                row.id: _document(row)
+                row.id: document_row(row)
                 for part in slices(ids)
                 for row in connection.execute(
-                    _DOCUMENT.where(_documents.collection_id == collection_id, _documents.id.in_(part))
+                    DOCUMENT.where(_documents.collection_id == collection_id, _documents.id.in_(part))
                 )
             }
 
@@ -58,11 +58,11 @@ class Documents:
     async def list(self, collection_id: int, *, after_id: str, limit: int) -> list[DocumentRow]:
         """At most ``limit`` documents whose ids follow ``after_id``, in the database's order of ids."""
         page = (
-            _DOCUMENT.where(_documents.collection_id == collection_id, _documents.id > after_id)
+            DOCUMENT.where(_documents.collection_id == collection_id, _documents.id > after_id)
             .order_by(_documents.id)
             .limit(limit)
         )
-        return await self._db.read(lambda c: [_document(row) for row in c.execute(page)])
+        return await self._db.read(lambda c: [document_row(row) for row in c.execute(page)])
 
     async def chunks(self, keys: Sequence[int]) -> Mapping[int, ChunkRow]:
         """Chunks by key, without ``context``; deleted ones too until they are pruned."""
@@ -88,6 +88,26 @@ class Documents:
             }
 
         return sorted(await self._db.read(work))
+
+    async def sample_texts(self, collection_id: int, chunking: str, *, count: int) -> Sequence[str]:
+        """The texts of at most ``count`` live chunks, spread over the whole of the journal."""
+        live = (
+            (_chunks.collection_id == collection_id)
+            & (_chunks.chunking == chunking)
+            & _chunks.seq_deleted.is_(None)
+        )
+        ends = select(func.min(_chunks.key), func.max(_chunks.key)).where(live)
+
+        def work(connection: Connection) -> list[str]:
+            first, last = connection.execute(ends).one()
+            if first is None:
+                return []
+            starts = sorted({first + (last - first) * i // count for i in range(count)})
+            near = select(_chunks.key, _chunks.text).where(live).order_by(_chunks.key).limit(1)
+            rows = [connection.execute(near.where(_chunks.key >= start)).one() for start in starts]
+            return list({row.key: row.text for row in rows}.values())
+
+        return await self._db.read(work)
 
     async def all_metadata(
         self, collection_id: int, chunking: str, *, upto_seq: int, batch: int = 10_000
@@ -134,7 +154,8 @@ def _live_after(
     )
 
 
-def _document(row: AnyRow) -> DocumentRow:
+def document_row(row: AnyRow) -> DocumentRow:
+    """The value of a row of ``DOCUMENT``."""
     return DocumentRow(
         key=row.key,
         id=row.id,

@@ -106,6 +106,19 @@ versions = Table(
     sqlite_autoincrement=True,
 )
 
+version_events = Table(
+    "version_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "version_id", "id"),
+    sqlite_autoincrement=True,
+)
+"""What happened to each version, and who was told to go on in spite of what: ``detail`` is JSON."""
+
 journal = Table(
     "journal",
     metadata,
@@ -147,6 +160,7 @@ documents = Table(
     Column("content_hash", Blob, nullable=False),
     Column("seq", BigInt, nullable=False),
     UniqueConstraint("collection_id", "id"),
+    Index(None, "collection_id", "seq"),
 )
 """The current state of each document; ``seq`` is the write that made it so."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,15 @@ class VersionRow:
     space: str
     dim: int
     chunking: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionEvent:
+    """Something that happened to a version; ``event`` is the state that it came into."""
+
+    event: str
+    detail: Mapping[str, Any]
     created_at: datetime
 
 

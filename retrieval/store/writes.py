@@ -86,7 +86,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class Placed:
     """A draft with the key of its document's row."""
 
     key: int
@@ -153,7 +153,7 @@ def _write(
         connection, request.collection_id, [known[draft.id] for draft in drafts if draft.id in known], seq
     )
     placed = _put_documents(connection, request.collection_id, seq, drafts, known)
-    added = _put_chunks(connection, request.collection_id, chunking, seq, placed)
+    added = put_chunks(connection, request.collection_id, chunking, seq, placed)
     _put_vectors(connection, space, drafts)
     _record(connection, request, seq, documents=len(drafts), chunks=len(added))
     deleted = sorted(key for key, its_chunking in retired if its_chunking == chunking)
@@ -199,17 +199,16 @@ def _put_documents(
     seq: int,
     drafts: Sequence[DocumentDraft],
     known: Mapping[str, int],
-) -> list[_Placed]:
+) -> list[Placed]:
     """Insert the documents that are new, overwrite the others in place."""
     new = [draft for draft in drafts if draft.id not in known]
-    placed = [_Placed(known[draft.id], draft) for draft in drafts if draft.id in known]
+    placed = [Placed(known[draft.id], draft) for draft in drafts if draft.id in known]
     if placed:
         rows = [{"old_key": row.key, **_document(row.draft, seq)} for row in placed]
         connection.execute(_UPDATE_DOCUMENT, rows)
     if new:
         entered = [
-            _Placed(key, draft)
-            for key, draft in zip(take(connection, "document", len(new)), new, strict=True)
+            Placed(key, draft) for key, draft in zip(take(connection, "document", len(new)), new, strict=True)
         ]
         rows = [
             {"key": row.key, "collection_id": collection_id, "id": row.draft.id, **_document(row.draft, seq)}
@@ -232,10 +231,10 @@ def _document(draft: DocumentDraft, seq: int) -> dict[str, Any]:
     }
 
 
-def _put_chunks(
-    connection: Connection, collection_id: int, chunking: str, seq: int, placed: Sequence[_Placed]
+def put_chunks(
+    connection: Connection, collection_id: int, chunking: str, seq: int, placed: Sequence[Placed]
 ) -> list[ChunkRow]:
-    """Insert the drafts' chunks; the rows, as a follower sees them, by ascending key."""
+    """Insert the drafts' chunks at ``seq``; the rows, as a follower sees them, by ascending key."""
     count = sum(len(row.draft.chunks) for row in placed)
     if not count:
         return []

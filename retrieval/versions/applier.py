@@ -1,7 +1,7 @@
 """The applier: journal -> version. One for each open version; the only writer of its indexes.
 
 It starts by reading the journal from where each index stands. From then on the writer hands it every
-committed step in memory, in journal order.
+committed step in memory, in journal order. A rebuild is nothing else: an applier that starts from nothing.
 """
 
 from __future__ import annotations
@@ -10,95 +10,109 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from indexes.base import Vectors
-from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
+from ragstone.errors import Internal
 from retrieval.config import IndexingSettings
+from retrieval.store.chunks import Chunks
 from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
-from retrieval.store.journal import ChunkRow, Journal, Step
+from retrieval.store.journal import Journal, Step
+from retrieval.store.values import VersionRow
 from retrieval.versions.parts import Parts
-from retrieval.versions.passages import passage_text
+from retrieval.versions.passage_vectors import PassageVectors, Progress
 from retrieval.versions.steps import merge, metadata_rows, text_batch, vector_batch
 
 log = structlog.get_logger(__name__)
 
-Found: TypeAlias = NDArray[np.bool_]
-_LAST_BATCH_S = 5.0
+Rest: TypeAlias = Callable[[float], Awaitable[None]]
+
+_LAST_BATCH_S: Final = 5.0
+_MOST_OFFERED: Final = 2
+"""Of the pending chunks at which writers wait. Only a follower that nobody waits for comes to this."""
+_DOCUMENTS_AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A committed step, with the vectors that came with it (little-endian float32, by text hash)."""
+    """A committed step for followers of ``chunking``, with the vectors of ``space`` that came with it.
+
+    ``vectors`` are little-endian float32, by text hash.
+    """
 
     step: Step
+    chunking: str
+    space: str
     vectors: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a version has come, and what it could not take."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What a follower reads, and where it keeps vectors."""
 
-    applied_seq: int = 0
-    parked_steps: dict[int, str] = field(default_factory=dict)
-    """Journal position -> why it could not be applied. Never retried by itself; a rebuild takes it again."""
-    parked_chunks: list[str] = field(default_factory=list)
-    """Chunk ids that the embedder refused: only the lexical leg finds them."""
+    journal: Journal
+    documents: Documents
+    chunks: Chunks
+    embeddings: Embeddings
 
 
 class Applier:
-    """Follows the journal for one version."""
+    """Follows the journal for one version.
+
+    While it keeps up it takes what the writer hands over in memory. What was written for another chunking,
+    before it began, or faster than it goes, it reads from the journal, and cuts what nobody has cut for it.
+    """
 
     def __init__(
         self,
         parts: Parts,
+        version: VersionRow,
+        sources: Sources,
         *,
-        collection_id: int,
-        chunking: str,
-        journal: Journal,
-        documents: Documents,
-        embeddings: Embeddings,
         settings: IndexingSettings,
         max_pending_chunks: int,
+        rest: Rest | None = None,
     ) -> None:
+        """``rest`` is awaited after each piece of catching up, with the seconds that it took."""
         self._parts = parts
-        self._collection_id = collection_id
-        self._chunking = chunking
-        self._journal = journal
-        self._documents = documents
-        self._embeddings = embeddings
+        self._collection_id = version.collection_id
+        self._chunking = version.chunking
+        self._space = version.space
+        self._sources = sources
         self._settings = settings
         self._max_pending = max_pending_chunks
+        self._rest = rest
         self._offers: deque[Offer] = deque()
         self._pending_chunks = 0
+        self._behind = True
+        """Whether the journal has steps that ``_offers`` lacks."""
+        self._cut_seq = min(parts.dense.applied_seq, parts.lexical.applied_seq)
+        self._metadata_seq = -1
         self._stopping = False
         self._changed = asyncio.Condition()
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._checkpoint_lock = asyncio.Lock()
-        self._checkpointed = 0
+        self._checkpointed_at = monotonic()
+        self._on_durable: Callable[[], Awaitable[None]] | None = None
+        self.durable_seq = self._cut_seq
+        """The position from which a restart needs the journal."""
         self.progress = Progress()
+        self._vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress)
 
     @property
     def pending_chunks(self) -> int:
-        """Chunks that are committed and not yet searchable."""
+        """Chunks that were handed over and are not yet searchable."""
         return self._pending_chunks
 
     async def start(self) -> None:
         """Catch up with the journal, then follow it in the background."""
-        head = await self._journal.head(self._collection_id)
-        await self._catch_up(lambda: self._parts.dense.applied_seq, head, self._feed_dense)
-        await self._catch_up(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)
-        async for rows in self._documents.all_metadata(self._collection_id, self._chunking, upto_seq=head):
-            self._parts.metadata.apply(metadata_rows(rows), [])
-        self.progress.applied_seq = head
+        await self.catch_up()
         self._tasks = [
             asyncio.create_task(self._follow(), name="applier"),
             asyncio.create_task(self._checkpoint_regularly(), name="checkpointer"),
@@ -108,25 +122,37 @@ class Applier:
         """Finish the batch in hand, then checkpoint. What is left is read from the journal next time."""
         self._stopping = True
         self._work.set()
-        await asyncio.wait(self._tasks[:1], timeout=_LAST_BATCH_S)
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1], timeout=_LAST_BATCH_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.checkpoint()
 
+    def when_durable(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Await ``call`` after each checkpoint."""
+        self._on_durable = call
+
     async def checkpoint(self) -> None:
-        """Make the indexes durable, then let go of what only a replay would have needed."""
+        """Make the indexes durable, so that others may let go of what only a replay would have needed."""
         async with self._checkpoint_lock:
-            seq = await self._parts.checkpoint()
-            await self._journal.prune(self._collection_id, self._chunking, seq)
-            self._checkpointed = seq
+            self.durable_seq = max(self.durable_seq, await self._parts.checkpoint())
+            self._checkpointed_at = monotonic()
+            if self._on_durable is not None:
+                await self._on_durable()
 
     # -- the writer's side -------------------------------------------------------------------
 
     def offer(self, offer: Offer) -> None:
         """Hand over a committed step. Steps must come in journal order."""
-        self._offers.append(offer)
-        self._pending_chunks += len(offer.step.added)
+        if offer.chunking != self._chunking or self._pending_chunks >= _MOST_OFFERED * self._max_pending:
+            # The journal has it, and all that has not been taken yet.
+            self._behind = True
+            self._offers.clear()
+            self._pending_chunks = 0
+        elif not self._behind:
+            self._offers.append(offer)
+            self._pending_chunks += len(offer.step.added)
         self._work.set()
 
     async def room(self) -> None:
@@ -153,12 +179,19 @@ class Applier:
         while not self._stopping:
             await self._work.wait()
             self._work.clear()
-            while self._offers and not self._stopping:
-                offers = self._take()
-                await self._apply_or_park(offers)
-                self._pending_chunks -= sum(len(offer.step.added) for offer in offers)
-                async with self._changed:
-                    self._changed.notify_all()
+            while (self._behind or self._offers) and not self._stopping:
+                if self._behind:
+                    await self._catch_up_patiently()
+                else:
+                    offers = self._take()
+                    await self._apply_or_park(offers)
+                    chunks = sum(len(offer.step.added) for offer in offers)
+                    self._pending_chunks = max(0, self._pending_chunks - chunks)
+                await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     def _take(self) -> list[Offer]:
         taken = [self._offers.popleft()]
@@ -170,10 +203,17 @@ class Applier:
 
     async def _apply_or_park(self, offers: Sequence[Offer]) -> None:
         batch = merge([offer.step for offer in offers])
-        handed = {key: vector for offer in offers for key, vector in offer.vectors.items()}
+        if batch.seq <= self.progress.applied_seq:
+            return
+        handed = {
+            key: vector
+            for offer in offers
+            if offer.space == self._space
+            for key, vector in offer.vectors.items()
+        }
         try:
             await asyncio.gather(self._feed_dense(batch, handed), self._feed_lexical(batch))
-            self._parts.metadata.apply(metadata_rows(batch.added), batch.deleted)
+            await self._feed_metadata(batch)
         except Exception as exc:
             log.exception("apply_failed", seq=batch.seq, steps=len(offers))
             if len(offers) > 1:
@@ -181,87 +221,112 @@ class Applier:
                     await self._apply_or_park([offer])
                 return
             self.progress.parked_steps[batch.seq] = str(exc) or type(exc).__name__
-        self.progress.applied_seq = batch.seq
+        self.progress.applied_seq = self._cut_seq = batch.seq
 
-    async def _catch_up(
+    # -- catching up ---------------------------------------------------------------------------
+
+    async def catch_up(self) -> None:
+        """Read the journal until nothing is left that the writer has not handed over in memory.
+
+        Raises what the embedder, the indexes and the catalog raise; then all goes on from where it was.
+        """
+        while self._behind:
+            # From here on offers are kept. What was committed before is at or below the head that is read
+            # next, so between the two no step is lost; what is in both is applied once.
+            self._behind = False
+            try:
+                await self._catch_up_to(await self._sources.journal.head(self._collection_id))
+            except BaseException:
+                self._behind = True
+                raise
+
+    async def _catch_up_patiently(self) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(),
+            wait=wait_random_exponential(multiplier=0.2, max=30),
+            before_sleep=lambda state: log.warning(
+                "catching_up_failed", attempt=state.attempt_number, exc_info=_failure(state)
+            ),
+        ):
+            with attempt:
+                await self.catch_up()
+
+    async def _catch_up_to(self, head: int) -> None:
+        await self._cut_up_to(head)
+        await self._read(lambda: self._parts.dense.applied_seq, head, self._feed_dense)
+        await self._read(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)
+        if self._metadata_seq < 0:
+            await self._load_metadata(head)
+        await self._read(lambda: self._metadata_seq, head, self._feed_metadata)
+        self.progress.applied_seq = max(self.progress.applied_seq, head)
+
+    async def _cut_up_to(self, head: int) -> None:
+        """Cut the documents that nobody has cut for this version's chunking."""
+        sources, cutter = self._sources, self._parts.cutter
+        where = self._collection_id, self._chunking
+        position = self._cut_seq + 1, 0
+        while cutter is not None:
+            start = monotonic()
+            documents = await sources.chunks.uncut(
+                *where, after=position, upto=head, limit=_DOCUMENTS_AT_ONCE
+            )
+            if not documents:
+                break
+            cuts = await asyncio.to_thread(
+                lambda rows: [(row, cutter.cut(row.id, row.title, row.text)) for row in rows], documents
+            )
+            await sources.chunks.add(*where, cuts)
+            position = documents[-1].seq, documents[-1].key
+            await self._pause(start)
+        self._cut_seq = max(self._cut_seq, head)
+
+    async def _read(
         self, position: Callable[[], int], head: int, feed: Callable[[Step], Awaitable[None]]
     ) -> None:
         while position() < head:
-            steps = await self._journal.read(self._collection_id, self._chunking, after=position(), upto=head)
+            start, after = monotonic(), position()
+            steps = await self._sources.journal.read(
+                self._collection_id,
+                self._chunking,
+                after=after,
+                upto=head,
+                limit_chunks=self._settings.batch_chunks,
+            )
             if not steps:
                 return
             batch = merge(steps)
-            log.info("replaying", after=position(), seq=batch.seq, head=head, chunks=len(batch.added))
+            log.debug("replaying", after=after, seq=batch.seq, head=head, chunks=len(batch.added))
             await feed(batch)
+            if monotonic() - self._checkpointed_at > self._settings.checkpoint_s:
+                await self.checkpoint()
+            await self._pause(start)
+
+    async def _pause(self, start: float) -> None:
+        if self._rest is not None:
+            await self._rest(monotonic() - start)
+
+    async def _load_metadata(self, head: int) -> None:
+        async for rows in self._sources.documents.all_metadata(
+            self._collection_id, self._chunking, upto_seq=head
+        ):
+            self._parts.metadata.apply(metadata_rows(rows), [])
+        self._metadata_seq = head
+
+    async def _feed_metadata(self, batch: Step) -> None:
+        self._parts.metadata.apply(metadata_rows(batch.added), batch.deleted)
+        self._metadata_seq = batch.seq
 
     async def _feed_lexical(self, batch: Step) -> None:
         await self._parts.lexical.apply(text_batch(batch), seq=batch.seq)
 
     async def _feed_dense(self, batch: Step, handed: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
-        vectors, found = await self._vectors(batch.added, handed)
+        vectors, found = await self._vectors.of(batch.added, handed)
         await self._parts.dense.apply(vector_batch(batch, vectors, found), seq=batch.seq)
-
-    # -- vectors -------------------------------------------------------------------------------
-
-    async def _vectors(
-        self, rows: Sequence[ChunkRow], handed: Mapping[bytes, bytes]
-    ) -> tuple[Vectors, Found]:
-        """The rows' vectors, and which rows have one: handed over, stored, or embedded now."""
-        space = self._parts.embedder.space
-        if rows and all(row.text_hash in handed for row in rows):
-            joined = b"".join(handed[row.text_hash] for row in rows)
-            return np.frombuffer(joined, dtype="<f4").reshape(len(rows), space.dim), _all(rows)
-        hashes = [row.text_hash for row in rows]
-        vectors, missing = await self._embeddings.get_many(space.id, hashes, space.dim)
-        if not missing.any():
-            return vectors, _all(rows)
-        fresh = await self._embed([row for row, lacks in zip(rows, missing, strict=True) if lacks])
-        vectors = np.array(vectors)
-        found = ~missing
-        for i in np.flatnonzero(missing):
-            vector = fresh.get(hashes[i])
-            if vector is not None:
-                vectors[i], found[i] = vector, True
-        return vectors, found
-
-    async def _embed(self, rows: Sequence[ChunkRow]) -> dict[bytes, Vectors]:
-        """Embed each distinct text once, and store what came out."""
-        distinct = _distinct(rows)
-        embedded = await self._embed_or_park(distinct)
-        if embedded:
-            await self._embeddings.put_many(
-                self._parts.embedder.space.id, list(embedded), np.stack(list(embedded.values()))
-            )
-        return embedded
-
-    async def _embed_or_park(self, rows: Sequence[ChunkRow]) -> dict[bytes, Vectors]:
-        texts = [passage_text(row.title, row.text) for row in rows]
-        try:
-            vectors = await self._embed_patiently(texts)
-        except RagstoneError as exc:
-            if len(rows) > 1:
-                halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-                return {**await self._embed_or_park(halves[0]), **await self._embed_or_park(halves[1])}
-            log.error("chunk_parked", chunk_id=rows[0].chunk_id, reason=exc.message)
-            self.progress.parked_chunks.append(rows[0].chunk_id)
-            return {}
-        return {row.text_hash: vector for row, vector in zip(rows, vectors, strict=True)}
-
-    async def _embed_patiently(self, texts: Sequence[str]) -> Vectors:
-        """A model that is away or busy holds the follower up; it does not lose it anything."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((BackendUnavailable, Overloaded)),
-            wait=wait_random_exponential(multiplier=0.2, max=30),
-            before_sleep=lambda state: log.warning("embedder_unavailable", attempt=state.attempt_number),
-        ):
-            with attempt:
-                return await self._parts.embedder.embed_passages(texts)
-        raise AssertionError("the retry loop ends by returning or raising")
 
     async def _checkpoint_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._settings.checkpoint_s)
-            if self.progress.applied_seq == self._checkpointed:
+            if self.progress.applied_seq == self.durable_seq:
                 continue
             try:
                 await self.checkpoint()
@@ -270,9 +335,5 @@ class Applier:
                 log.exception("checkpoint_failed")
 
 
-def _distinct(rows: Sequence[ChunkRow]) -> list[ChunkRow]:
-    return list({row.text_hash: row for row in rows}.values())
-
-
-def _all(rows: Sequence[ChunkRow]) -> Found:
-    return np.ones(len(rows), dtype=np.bool_)
+def _failure(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
+from embedders.base import Embedder
 from indexes.base import IndexStats
-from ragstone.errors import NotFound
+from ragstone.errors import NotFound, SpaceMismatch
 from ragstone.types import Collection, Recipe, Version
 from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
-from retrieval.store.documents import Documents
-from retrieval.store.embeddings import Embeddings
-from retrieval.store.journal import Journal
 from retrieval.store.values import CollectionRow, VersionRow
-from retrieval.versions.applier import Applier
+from retrieval.versions.applier import Applier, Rest, Sources
 from retrieval.versions.parts import Opener, open_parts
-from retrieval.versions.recipe import PinnedRecipe, pin
-from retrieval.versions.snapshots import Serving, Snapshot
+from retrieval.versions.recipe import PinnedRecipe, chunking_of, pin
+from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -38,37 +37,37 @@ class Collections:
         *,
         opener: Opener,
         catalog: Catalog,
-        journal: Journal,
-        documents: Documents,
-        embeddings: Embeddings,
+        sources: Sources,
         settings: Settings,
     ) -> None:
         self._opener = opener
         self._catalog = catalog
-        self._journal = journal
-        self._documents = documents
-        self._embeddings = embeddings
+        self._sources = sources
         self._settings = settings
         self._root = settings.data_dir / "versions"
-        self._open: dict[str, Serving] = {}
+        self._open: dict[str, OpenCollection] = {}
         self._changing = asyncio.Lock()
 
     async def open(self) -> None:
         """Open what the catalog names and sweep the files of versions that it does not."""
         await self._catalog.purge()
-        rows = await self._catalog.list()
-        for row in rows:
-            self._open[row.name] = await self._serve(row)
-        await asyncio.to_thread(self._sweep, {row.serving_version_id for row in rows})
+        kept: set[int] = set()
+        for row in await self._catalog.list():
+            versions = await self._catalog.versions(row.id)
+            kept.update(version.id for version in versions)
+            self._open[row.name] = await self._serve(row, versions)
+        await asyncio.to_thread(self._sweep, kept)
 
     async def close(self) -> None:
         """Checkpoint and close every collection."""
         for name in list(self._open):
-            serving = self._open.pop(name)
-            await serving.retire()
-            await _close(serving.snapshot)
+            await self._open.pop(name).close()
 
-    def get(self, name: str) -> Serving:
+    def all(self) -> Sequence[OpenCollection]:
+        """All open collections."""
+        return tuple(self._open.values())
+
+    def get(self, name: str) -> OpenCollection:
         """The open collection of that name. Raises NotFound."""
         try:
             return self._open[name]
@@ -85,28 +84,28 @@ class Collections:
         """
         pinned = pin(recipe, self._settings.recipe)
         async with self._changing:
-            await self._try(pinned)
-            embedder = await self._opener.embedder(pinned.embedder)
+            embedder = await self.attempt(pinned)
             row = await self._catalog.create(
                 name,
                 recipe=pinned.dump(),
                 space=embedder.space.id,
                 dim=embedder.space.dim,
-                chunking=pinned.chunker.fingerprint,
+                chunking=await asyncio.to_thread(chunking_of, pinned, embedder),
             )
-            self._open[name] = await self._serve(row)
+            self._open[name] = await self._serve(row, await self._catalog.versions(row.id))
         log.info("collection_created", collection=name, space=embedder.space.id)
         return await self.describe(name)
 
     async def delete(self, name: str) -> None:
         """Delete a collection with all its documents. Requests that hold it end first. Raises NotFound."""
         async with self._changing:
-            serving = self.get(name)
+            collection = self.get(name)
+            versions = await self._catalog.versions(collection.row.id)
             await self._catalog.delete(name)
             del self._open[name]
-            await serving.retire()
-            await _close(serving.snapshot)
-            await asyncio.to_thread(shutil.rmtree, self._path(serving.snapshot.version), ignore_errors=True)
+            await collection.close()
+            for version in versions:
+                await asyncio.to_thread(shutil.rmtree, self.path(version.id), ignore_errors=True)
         log.info("collection_deleted", collection=name)
 
     async def compact(self, name: str) -> Collection:
@@ -122,46 +121,86 @@ class Collections:
 
     async def describe(self, name: str) -> Collection:
         """A collection as clients see it. Raises NotFound."""
-        snapshot = self.get(name).snapshot
-        documents, chunks = await self._catalog.counts(snapshot.collection.id)
+        collection = self.get(name)
+        row, snapshot = collection.row, collection.snapshot
+        documents, chunks = await self._catalog.counts(row.id)
         return Collection(
             name=name,
-            serving=describe_version(snapshot),
+            serving=describe_version(name, replace(snapshot.version, state="serving"), snapshot),
             documents=documents,
             chunks=chunks,
-            seq=await self._journal.head(snapshot.collection.id),
-            created_at=snapshot.collection.created_at,
+            seq=await self._sources.journal.head(row.id),
+            created_at=row.created_at,
         )
 
     # -- inside --------------------------------------------------------------------------------
 
-    async def _serve(self, row: CollectionRow) -> Serving:
-        version = next(v for v in await self._catalog.versions(row.id) if v.id == row.serving_version_id)
+    async def _serve(self, row: CollectionRow, versions: Sequence[VersionRow]) -> OpenCollection:
+        [serving] = [version for version in versions if version.id == row.serving_version_id]
+        opened = await self.open_version(row, serving)
+        collection = OpenCollection(row, opened)
+        # Whoever does not follow yet must find the deletions that it has not heard of.
+        collection.resting.update({version.id: version for version in versions if version is not serving})
+        self.follow(collection, opened)
+        await opened.snapshot.applier.start()
+        return collection
+
+    async def open_version(
+        self, collection: CollectionRow, version: VersionRow, rest: Rest | None = None
+    ) -> OpenVersion:
+        """Open the indexes of a version; its applier stands still.
+
+        Raises SpaceMismatch when the recipe's model is not the one any more that the version was built with.
+        """
         recipe = PinnedRecipe.load(version.recipe)
-        parts = await open_parts(self._opener, recipe, self._path(version))
+        now = (await self._opener.embedder(recipe.embedder)).space.id
+        if now != version.space:
+            raise SpaceMismatch(
+                f"version {version.name} of {collection.name!r} was built in space {version.space!r}, but "
+                f"the model of its recipe is {now!r} now: put the old weights back, or pin a revision",
+                metadata={"version_space": version.space, "model_space": now},
+            )
+        parts = await open_parts(self._opener, recipe, version.chunking, self.path(version.id))
         applier = Applier(
             parts,
-            collection_id=row.id,
-            chunking=version.chunking,
-            journal=self._journal,
-            documents=self._documents,
-            embeddings=self._embeddings,
+            version,
+            self._sources,
             settings=self._settings.indexing,
             max_pending_chunks=self._settings.limits.max_pending_chunks,
+            rest=rest,
         )
-        await applier.start()
-        return Serving(Snapshot(collection=row, version=version, parts=parts, applier=applier))
+        return OpenVersion(Snapshot(collection=collection, version=version, parts=parts, applier=applier))
 
-    async def _try(self, recipe: PinnedRecipe) -> None:
-        """Open the parts once, elsewhere: what a back end refuses must not reach the catalog."""
+    def follow(self, collection: OpenCollection, opened: OpenVersion) -> None:
+        """Let an open version hear of writes, and hold what it still needs of the journal."""
+        version = opened.snapshot.version
+        opened.snapshot.applier.when_durable(partial(self._prune, collection, version.chunking))
+        collection.followers[version.id] = opened
+        collection.resting.pop(version.id, None)
+
+    async def attempt(self, recipe: PinnedRecipe) -> Embedder:
+        """The recipe's embedder. All parts are opened once, elsewhere: what a back end refuses must not
+        reach the catalog."""
         scratch = self._root / f"try-{uuid4().hex}"
         try:
-            await (await open_parts(self._opener, recipe, scratch)).close()
+            parts = await open_parts(self._opener, recipe, "", scratch)
+            await parts.close()
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        return parts.embedder
 
-    def _path(self, version: VersionRow) -> Path:
-        return self._root / str(version.id)
+    def path(self, version_id: int) -> Path:
+        """Where the indexes of a version lie."""
+        return self._root / str(version_id)
+
+    async def _prune(self, collection: OpenCollection, chunking: str) -> None:
+        """Let go of deleted chunks that no follower has still to hear of."""
+        if any(version.chunking == chunking for version in collection.resting.values()):
+            return
+        snapshots = [follower.snapshot for follower in collection.followers.values()]
+        positions = [one.applier.durable_seq for one in snapshots if one.version.chunking == chunking]
+        upto = min(positions, default=0)
+        await self._sources.journal.prune(collection.row.id, chunking, upto)
 
     def _sweep(self, kept: set[int]) -> None:
         with suppress(FileNotFoundError):
@@ -171,24 +210,18 @@ class Collections:
                     log.info("swept", path=str(path))
 
 
-async def _close(snapshot: Snapshot) -> None:
-    await snapshot.applier.stop()
-    await snapshot.parts.close()
-
-
-def describe_version(snapshot: Snapshot) -> Version:
-    """A version as clients see it."""
-    row, progress = snapshot.version, snapshot.applier.progress
+def describe_version(collection: str, row: VersionRow, snapshot: Snapshot | None) -> Version:
+    """A version as clients see it; ``snapshot`` is None while it is not open."""
     return Version(
         name=row.name,
-        collection=snapshot.collection.name,
+        collection=collection,
         state=row.state,
-        recipe=snapshot.parts.recipe.public(),
+        recipe=PinnedRecipe.load(row.recipe).public(),
         space=row.space,
         dim=row.dim,
-        applied_seq=progress.applied_seq,
+        applied_seq=0 if snapshot is None else snapshot.applier.progress.applied_seq,
         created_at=row.created_at,
-        stats=_stats(snapshot),
+        stats={} if snapshot is None else _stats(snapshot),
     )
 
 

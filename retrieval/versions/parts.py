@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,10 +15,19 @@ from embedders.base import Embedder
 from indexes.base import Compactable, LexicalIndex, Metric, VectorIndex
 from indexes.metadata import MetadataIndex
 from ragstone.errors import CorruptIndex
+from retrieval.store.values import ChunkDraft
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+class Cutter(Protocol):
+    """Cuts documents into the chunks of one version."""
+
+    def cut(self, document_id: str, title: str, text: str) -> Sequence[ChunkDraft]:
+        """The chunks of a document, in their order. Pure, but slow: call it on a thread."""
+        ...
 
 
 class Opener(Protocol):
@@ -34,6 +43,10 @@ class Opener(Protocol):
         """A dense index under ``path``."""
         ...
 
+    def cutter(self, recipe: PinnedRecipe, embedder: Embedder, chunking: str) -> Cutter:
+        """What cuts for a recipe; ``chunking`` is its fingerprint."""
+        ...
+
     async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
         """A lexical index under ``path``."""
         ...
@@ -41,10 +54,14 @@ class Opener(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The open parts of one version. The embedder belongs to the opener; the indexes to this version."""
+    """The open parts of one version. The embedder belongs to the opener; the indexes to this version.
+
+    ``cutter`` is None where clients bring vectors: then only the writer knows what a chunk is.
+    """
 
     recipe: PinnedRecipe
     embedder: Embedder
+    cutter: Cutter | None
     dense: VectorIndex
     lexical: LexicalIndex
     metadata: MetadataIndex
@@ -65,7 +82,7 @@ class Parts:
         await self.lexical.close()
 
 
-async def open_parts(opener: Opener, recipe: PinnedRecipe, path: Path) -> Parts:
+async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: Path) -> Parts:
     """Open every part that ``recipe`` names, the indexes under ``path``.
 
     An index whose files are damaged is begun anew: the journal has all that it held. Raises InvalidArgument
@@ -92,7 +109,15 @@ async def open_parts(opener: Opener, recipe: PinnedRecipe, path: Path) -> Parts:
     except BaseException:
         await dense.close()
         raise
-    return Parts(recipe=recipe, embedder=embedder, dense=dense, lexical=lexical, metadata=MetadataIndex())
+    brought = recipe.embedder.kind == "precomputed"
+    return Parts(
+        recipe=recipe,
+        embedder=embedder,
+        cutter=None if brought else opener.cutter(recipe, embedder, chunking),
+        dense=dense,
+        lexical=lexical,
+        metadata=MetadataIndex(),
+    )
 
 
 async def _open_or_begin_anew(open_index: Callable[[], Awaitable[T]], path: Path) -> T:

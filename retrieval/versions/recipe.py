@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from tokenizers import Tokenizer
 
 import ragstone.types as types
+from embedders.base import Embedder
 from indexes.base import Metric
+from ragstone.errors import FailedPrecondition, InvalidArgument
 from retrieval.config import invalid
 
 
@@ -45,11 +48,6 @@ class ChunkerSpec(BaseModel, frozen=True, extra="forbid"):
         if self.overlap_tokens * 2 > self.max_tokens:
             raise ValueError("overlap_tokens must be at most half of max_tokens")
         return self
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal chunkers cut equal chunks."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
 class IndexSpec(Backend):
@@ -133,6 +131,46 @@ def _with_defaults(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict
     if "kind" in given and given["kind"] != default.get("kind", given["kind"]):
         return dict(given)
     return {**default, **given}
+
+
+def chunking_of(recipe: PinnedRecipe, embedder: Embedder) -> str:
+    """The fingerprint of all that decides where documents are cut: equal ones cut equal chunks."""
+    if recipe.embedder.kind == "precomputed":
+        return "whole"
+    space, tokenizer = embedder.space, embedder.tokenizer
+    words = "" if tokenizer is None else _vocabulary(tokenizer)
+    longest = min(recipe.chunker.max_tokens, space.max_tokens or recipe.chunker.max_tokens)
+    parts = (recipe.chunker.kind, longest, recipe.chunker.overlap_tokens, recipe.lexical.context_chars, words)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _vocabulary(tokenizer: Tokenizer) -> str:
+    """What identifies a tokenizer, however it truncates and pads."""
+    whole = json.loads(tokenizer.to_str())
+    kept = {key: value for key, value in whole.items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def change(serving: PinnedRecipe, given: types.Recipe) -> PinnedRecipe:
+    """The serving recipe, with the sections that are given in its place.
+
+    A section that names another ``kind`` takes none of the serving one's options. Raises InvalidArgument
+    naming ``recipe.<section>.<key>``, FailedPrecondition when nothing would change.
+    """
+    changed = pin(given, serving.model_dump(mode="json"))
+    if changed == serving:
+        raise FailedPrecondition("the serving version has exactly this recipe: there is nothing to rebuild")
+    if changed.embedder.kind == "precomputed":
+        if changed.embedder != serving.embedder:
+            raise InvalidArgument.at(
+                "recipe.embedder", "cannot be rebuilt into: only clients have the vectors of such a space"
+            )
+        if (changed.chunker, changed.lexical.context_chars) != (
+            serving.chunker,
+            serving.lexical.context_chars,
+        ):
+            raise InvalidArgument.at("recipe.chunker", "has no use: a vector stands for a whole document")
+    return changed
 
 
 def fusion_of(spec: FusionSpec, asked: types.Fusion | None) -> FusionSpec:

@@ -1,4 +1,4 @@
-"""Leases of the serving version: one snapshot for the whole of a request."""
+"""Leases: a request holds one snapshot from its first line to its last, whatever is promoted meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ragstone.errors import NotFound
 from retrieval.store.values import CollectionRow, VersionRow
-from retrieval.versions.applier import Applier
+from retrieval.versions.applier import Applier, Offer
 from retrieval.versions.parts import Parts
 
 
@@ -23,39 +23,78 @@ class Snapshot:
     applier: Applier
 
 
-class Serving:
-    """The serving snapshot of one collection, and the requests that hold it."""
+class OpenVersion:
+    """An open version, and the requests that hold it."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._leases = 0
         self._retired = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @property
-    def snapshot(self) -> Snapshot:
-        """The snapshot, for those who do not search it."""
-        return self._snapshot
-
     @contextmanager
     def lease(self) -> Iterator[Snapshot]:
         """Hold the snapshot: it is not closed before the last lease ends.
 
-        Raises NotFound when the collection is on its way out.
+        Raises NotFound when the version is on its way out.
         """
         if self._retired:
-            raise NotFound(f"collection {self._snapshot.collection.name!r} is being deleted")
+            name = self.snapshot.version.name
+            raise NotFound(f"version {name} of {self.snapshot.collection.name!r} is being deleted")
         self._leases += 1
         self._idle.clear()
         try:
-            yield self._snapshot
+            yield self.snapshot
         finally:
             self._leases -= 1
             if self._leases == 0:
                 self._idle.set()
 
-    async def retire(self) -> None:
-        """Refuse new leases and wait for the last one to end."""
+    async def close(self) -> None:
+        """Refuse new leases, wait for the last one to end, then stop following and close the indexes."""
         self._retired = True
         await self._idle.wait()
+        await self.snapshot.applier.stop()
+        await self.snapshot.parts.close()
+
+
+class OpenCollection:
+    """A collection whose versions follow the journal; one of them serves."""
+
+    def __init__(self, row: CollectionRow, serving: OpenVersion) -> None:
+        self.row = row
+        self.serving = serving
+        """Replaced by a promotion, at once for all later requests."""
+        self.followers: dict[int, OpenVersion] = {serving.snapshot.version.id: serving}
+        """All open versions, by id."""
+        self.resting: dict[int, VersionRow] = {}
+        """The versions that are not open, by id: those that may go on still need the journal."""
+        self.requests = 0
+        """How many have begun: whoever yields to them looks whether it grows."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The serving snapshot, for those who do not search it."""
+        return self.serving.snapshot
+
+    @contextmanager
+    def lease(self, version_id: int | None = None) -> Iterator[Snapshot]:
+        """Hold the serving snapshot, or that of another open version. Raises NotFound."""
+        held = self.serving if version_id is None else self.followers.get(version_id)
+        if held is None:
+            raise NotFound(f"version number {version_id} of {self.row.name!r} is not open")
+        self.requests += 1
+        with held.lease() as snapshot:
+            yield snapshot
+
+    def offer(self, offer: Offer) -> None:
+        """Hand a committed step to every follower. Steps must come in journal order."""
+        for follower in self.followers.values():
+            follower.snapshot.applier.offer(offer)
+
+    async def close(self) -> None:
+        """Close every version, the serving one last."""
+        others = [version for version in self.followers.values() if version is not self.serving]
+        for version in (*others, self.serving):
+            await version.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -24,9 +26,9 @@ def catalog(db: Database) -> Catalog:
 
 
 async def second(catalog: Catalog, collection: CollectionRow) -> VersionRow:
-    return await catalog.add_version(
-        collection.id, state="ready", recipe="{}", space="s2", dim=2, chunking="words"
-    )
+    row = await catalog.begin_version(collection.id, recipe="{}", space="s2", dim=2, chunking="words")
+    await catalog.set_state(row.id, "ready", expect="building")
+    return await catalog.version(collection.id, row.name)
 
 
 async def test_created_collection_is_served_by_its_first_version(
@@ -62,34 +64,57 @@ async def test_unknown_names_are_not_found(catalog: Catalog, collection: Collect
         catalog.delete("nothing"),
         catalog.version(collection.id, "v9"),
         catalog.counts(99),
-        catalog.set_serving(99, 1, expect_generation=1),
-        catalog.set_serving(collection.id, 99, expect_generation=1),
+        catalog.begin_version(99, recipe="{}", space="s", dim=1, chunking="c"),
+        catalog.promote(replace(collection, id=99), 1, expect="ready"),
     ):
         with pytest.raises(NotFound):
             await call
 
 
-async def test_versions_are_named_one_after_another(catalog: Catalog, collection: CollectionRow) -> None:
-    assert [(await second(catalog, collection)).name for _ in range(2)] == ["v2", "v3"]
+async def test_versions_are_named_one_after_another_and_no_name_comes_back(
+    catalog: Catalog, collection: CollectionRow
+) -> None:
+    names = []
+    for _ in range(3):
+        version = await second(catalog, collection)
+        names.append(version.name)
+        await catalog.set_state(version.id, "deleted", expect="ready")
+    assert names == ["v2", "v3", "v4"]
+    assert [row.name for row in await catalog.versions(collection.id)] == ["v1"]
 
 
-async def test_serving_moves_once_for_each_generation(catalog: Catalog, collection: CollectionRow) -> None:
+@pytest.mark.parametrize("state", ["building", "catching_up", "paused"])
+async def test_a_second_rebuild_is_refused_while_one_is_under_way(
+    state: str, catalog: Catalog, collection: CollectionRow
+) -> None:
+    recipe: dict[str, Any] = {"recipe": "{}", "space": "s", "dim": 1, "chunking": "c"}
+    first = await catalog.begin_version(collection.id, **recipe)
+    if state != first.state:
+        await catalog.set_state(first.id, state, expect=first.state)
+    with pytest.raises(Conflict, match=f"v2 is {state}"):
+        await catalog.begin_version(collection.id, **recipe)
+
+
+async def test_a_promotion_moves_the_pointer_and_both_states(
+    catalog: Catalog, collection: CollectionRow
+) -> None:
     version = await second(catalog, collection)
-    moved = await catalog.set_serving(collection.id, version.id, expect_generation=1)
+    moved = await catalog.promote(collection, version.id, expect="ready", detail={"forced": True})
     assert moved == await catalog.get("books")
     assert (moved.serving_version_id, moved.generation) == (version.id, 2)
-    with pytest.raises(Conflict):
-        await catalog.set_serving(collection.id, version.id, expect_generation=1)
+    assert [row.state for row in await catalog.versions(collection.id)] == ["retiring", "serving"]
+    last = (await catalog.events(version.id))[-1]
+    assert (last.event, last.detail["forced"]) == ("serving", True)
+    assert last.detail["instead_of"] == collection.serving_version_id
 
 
 async def test_one_of_two_promoters_wins(catalog: Catalog, collection: CollectionRow) -> None:
-    version = await second(catalog, collection)
-    promotions = (
-        catalog.set_serving(collection.id, version_id, expect_generation=1)
-        for version_id in (version.id, collection.serving_version_id)
-    )
+    versions = [await second(catalog, collection) for _ in range(2)]
+    promotions = (catalog.promote(collection, version.id, expect="ready") for version in versions)
     results = await asyncio.gather(*promotions, return_exceptions=True)
     assert sorted(type(result).__name__ for result in results) == ["CollectionRow", "Conflict"]
+    states = sorted(row.state for row in await catalog.versions(collection.id))
+    assert states == ["ready", "retiring", "serving"]
 
 
 async def test_state_changes_only_from_the_expected_one(catalog: Catalog, collection: CollectionRow) -> None:

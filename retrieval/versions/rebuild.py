@@ -1,0 +1,201 @@
+"""Rebuilds: each is one more follower of the journal, run in the background until it may serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from ragstone.errors import RagstoneError
+from ragstone.types import Gate, Progress
+from retrieval.config import RebuildSettings
+from retrieval.store.catalog import Catalog
+from retrieval.store.values import VersionRow
+from retrieval.versions import gates
+from retrieval.versions.applier import Sources
+from retrieval.versions.collections import Collections
+from retrieval.versions.lifecycle import FOLLOWING, State
+from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
+
+log = structlog.get_logger(__name__)
+
+_ATTEMPTS: Final = 20
+"""At measuring a version at one and the same position as the catalog, while writes go on."""
+
+
+class Yielding:
+    """Rests after each piece of work while requests come in, so that they find the machine free."""
+
+    def __init__(self, collection: OpenCollection, settings: RebuildSettings) -> None:
+        self._collection = collection
+        self._busy_share = settings.busy_share
+        self._seen = collection.requests
+
+    async def __call__(self, worked_s: float) -> None:
+        """Sleep so long that work takes ``busy_share`` of the time; not at all while nobody asks."""
+        asked, self._seen = self._collection.requests != self._seen, self._collection.requests
+        await asyncio.sleep(worked_s * (1 / self._busy_share - 1) if asked else 0)
+
+
+@dataclass(slots=True)
+class Rebuild:
+    """A rebuild that runs in this process."""
+
+    task: asyncio.Task[None] | None = None
+    started: float = field(default_factory=monotonic)
+    done_at_start: int = 0
+    opened: OpenVersion | None = None
+
+
+class Rebuilds:
+    """Runs the rebuilds of a server. Belongs to one event loop."""
+
+    def __init__(
+        self, *, collections: Collections, catalog: Catalog, sources: Sources, settings: RebuildSettings
+    ) -> None:
+        self._collections = collections
+        self._catalog = catalog
+        self._sources = sources
+        self._settings = settings
+        self._running: dict[int, Rebuild] = {}
+
+    def start(self, collection: OpenCollection, version: VersionRow) -> None:
+        """Open a version that does not serve, let it follow, and bring a rebuild to its end."""
+        rebuild = self._running[version.id] = Rebuild()
+        rebuild.task = asyncio.create_task(
+            self._run(collection, version, rebuild), name=f"rebuild {version.name}"
+        )
+
+    async def open(self) -> None:
+        """Go on with everything that the catalog names and that does not serve."""
+        for collection in self._collections.all():
+            for version in list(collection.resting.values()):
+                if version.state in FOLLOWING:
+                    self.start(collection, version)
+
+    async def stop(self, version_id: int) -> None:
+        """Break a rebuild off; what it has made durable stays."""
+        rebuild = self._running.pop(version_id, None)
+        if rebuild is not None and rebuild.task is not None:
+            rebuild.task.cancel()
+            await asyncio.gather(rebuild.task, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Break all off; the next start goes on with them."""
+        for version_id in list(self._running):
+            await self.stop(version_id)
+
+    async def progress(self, snapshot: Snapshot) -> Progress:
+        """How far a version is that is open and does not serve yet."""
+        version, applier = snapshot.version, snapshot.applier
+        total = await self._sources.chunks.live(version.collection_id, version.chunking)
+        head = await self._sources.journal.head(version.collection_id)
+        done = min(snapshot.parts.dense.stats().live, total)
+        rate, left = self._rate(version.id, done, total)
+        return Progress(
+            chunks_done=done,
+            chunks_total=total,
+            embedded=applier.progress.embedded,
+            reused=applier.progress.reused,
+            chunks_per_s=rate,
+            seconds_left=left,
+            lag=max(0, head - applier.progress.applied_seq),
+        )
+
+    def _rate(self, version_id: int, done: int, total: int) -> tuple[float, float | None]:
+        rebuild = self._running.get(version_id)
+        if rebuild is None:
+            return 0.0, None
+        rate = max(0, done - rebuild.done_at_start) / max(1e-3, monotonic() - rebuild.started)
+        return round(rate, 1), round((total - done) / rate, 1) if rate else None
+
+    # -- one rebuild ---------------------------------------------------------------------------------
+
+    async def _run(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
+        try:
+            await self._follow(collection, version, rebuild)
+            if version.state in (State.BUILDING, State.CATCHING_UP):
+                await self._finish(version, rebuild)
+        except RagstoneError as exc:
+            await self._give_up(collection, version, rebuild, exc.message)
+        except Exception as exc:
+            log.exception("rebuild_broke", version=version.name, collection=collection.row.name)
+            await self._give_up(collection, version, rebuild, f"{type(exc).__name__}: {exc}")
+
+    async def _follow(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
+        rest = Yielding(collection, self._settings)
+        opened = await self._collections.open_version(collection.row, version, rest)
+        try:
+            rebuild.opened = opened
+            rebuild.done_at_start = opened.snapshot.parts.dense.stats().live
+            self._collections.follow(collection, opened)
+            await opened.snapshot.applier.start()
+        except BaseException:
+            # Cancelled, or failed: what it has made durable stays, and it hears of writes no more.
+            await rest_version(collection, version, opened)
+            raise
+
+    async def _finish(self, version: VersionRow, rebuild: Rebuild) -> None:
+        assert rebuild.opened is not None
+        snapshot = rebuild.opened.snapshot
+        await snapshot.applier.checkpoint()
+        state = version.state
+        if state == State.BUILDING:
+            await self._catalog.set_state(version.id, State.CATCHING_UP, expect=state)
+            state = State.CATCHING_UP
+        await snapshot.parts.compact()
+        measured = await self.measure(snapshot)
+        await self._catalog.set_state(
+            version.id, State.READY, expect=state, detail={"gates": [as_json(gate) for gate in measured]}
+        )
+        log.info("version_ready", version=version.name, collection=snapshot.collection.name)
+
+    async def measure(self, snapshot: Snapshot) -> tuple[Gate, ...]:
+        """The gates of a version, at a moment at which it has applied all that was written."""
+        for _ in range(_ATTEMPTS):
+            head = await self._sources.journal.head(snapshot.version.collection_id)
+            await snapshot.applier.wait_for(head)
+            measured = await gates.measure(
+                snapshot, chunks=self._sources.chunks, documents=self._sources.documents
+            )
+            if await self._sources.journal.head(snapshot.version.collection_id) == head:
+                break
+        return measured
+
+    async def _give_up(
+        self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild, reason: str
+    ) -> None:
+        log.error("rebuild_failed", version=version.name, collection=collection.row.name, reason=reason)
+        if rebuild.opened is not None:
+            await rest_version(collection, version, rebuild.opened)
+        for row in await self._catalog.versions(collection.row.id):
+            if row.id == version.id and row.state in (State.BUILDING, State.CATCHING_UP):
+                detail = {"reason": reason}
+                await self._catalog.set_state(row.id, State.FAILED, expect=row.state, detail=detail)
+
+
+async def rest_version(collection: OpenCollection, version: VersionRow, opened: OpenVersion) -> None:
+    """Let a version follow no longer: checkpointed as far as the disk allows, and closed."""
+    # From here on nothing is pruned that it has not heard of.
+    collection.resting[version.id] = version
+    if collection.followers.pop(version.id, None) is None:
+        return
+    try:
+        await opened.close()
+    except RagstoneError as exc:
+        log.warning("checkpoint_failed", version=version.name, reason=exc.message)
+
+
+def as_json(gate: Gate) -> Mapping[str, object]:
+    """A gate as an event of the catalog keeps it."""
+    return {
+        "name": gate.name,
+        "passed": gate.passed,
+        "value": gate.value,
+        "limit": gate.limit,
+        "detail": gate.detail,
+    }

@@ -1,0 +1,204 @@
+"""Versions: begun, watched, promoted, rolled back, paused, deleted. The calls of the service Versions."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from embedders.base import Embedder
+from ragstone.errors import FailedPrecondition
+from ragstone.types import Gate, Recipe, Version
+from retrieval.store.catalog import Catalog
+from retrieval.store.values import VersionEvent, VersionRow
+from retrieval.versions.applier import Sources
+from retrieval.versions.collections import Collections, describe_version
+from retrieval.versions.gates import require_passed
+from retrieval.versions.lifecycle import Action, State, require
+from retrieval.versions.rebuild import Rebuilds, as_json, rest_version
+from retrieval.versions.recipe import PinnedRecipe, change, chunking_of
+from retrieval.versions.snapshots import OpenCollection
+
+log = structlog.get_logger(__name__)
+
+_POLL_S: Final = 0.25
+_SETTLED: Final = (State.READY, State.SERVING, State.RETIRING, State.FAILED, State.PAUSED)
+_CATCH_UP_S: Final = 30.0
+"""For a version that may serve, to apply the last of what was written."""
+
+
+class Versions:
+    """The versions of all collections of a server."""
+
+    def __init__(
+        self, *, collections: Collections, catalog: Catalog, sources: Sources, rebuilds: Rebuilds
+    ) -> None:
+        self._collections = collections
+        self._catalog = catalog
+        self._sources = sources
+        self._rebuilds = rebuilds
+        self._switching = asyncio.Lock()
+
+    async def list(self, collection: str) -> Sequence[Version]:
+        """All versions, oldest first. Raises NotFound."""
+        opened = self._collections.get(collection)
+        return [await self._describe(opened, row) for row in await self._catalog.versions(opened.row.id)]
+
+    async def get(self, collection: str, name: str) -> Version:
+        """One version. Raises NotFound."""
+        opened = self._collections.get(collection)
+        return await self._describe(opened, await self._catalog.version(opened.row.id, name))
+
+    async def create(self, collection: str, recipe: Recipe) -> Version:
+        """Begin a rebuild into the serving version's recipe with the sections of ``recipe`` in its place.
+
+        Raises InvalidArgument naming ``recipe.<section>.<key>``, FailedPrecondition when nothing would
+        change, Conflict naming the rebuild that is under way, and what a back end refuses.
+        """
+        opened = self._collections.get(collection)
+        wanted = change(opened.snapshot.parts.recipe, recipe)
+        embedder = await self._collections.attempt(wanted)
+        row = await self._catalog.begin_version(
+            opened.row.id,
+            recipe=wanted.dump(),
+            space=embedder.space.id,
+            dim=embedder.space.dim,
+            chunking=await self._chunking(opened, wanted, embedder),
+        )
+        opened.resting[row.id] = row
+        self._rebuilds.start(opened, row)
+        log.info("rebuild_begun", collection=collection, version=row.name, space=row.space)
+        return await self._describe(opened, row)
+
+    async def watch(self, collection: str, name: str) -> AsyncIterator[Version]:
+        """The version now, and whenever it has changed, until it changes by itself no more."""
+        last: Version | None = None
+        while True:
+            now = await self.get(collection, name)
+            if now != last:
+                yield now
+            last = now
+            if now.state in _SETTLED:
+                return
+            await asyncio.sleep(_POLL_S)
+
+    async def promote(self, collection: str, name: str, *, force: bool) -> Version:
+        """Let a version serve, at once for every request that begins from now on.
+
+        Raises FailedPrecondition when its state or its gates do not allow that (``force`` passes the gates,
+        and is written down), Conflict when somebody else changed the serving version meanwhile.
+        """
+        opened = self._collections.get(collection)
+        row = await self._catalog.version(opened.row.id, name)
+        require(Action.PROMOTE, name, row.state)
+        follower = opened.followers.get(row.id)
+        if follower is None:
+            raise FailedPrecondition(f"version {name} is still being opened; try again in a moment")
+        before = opened.row
+        measured = await self._rebuilds.measure(follower.snapshot)
+        if not force:
+            require_passed(name, measured)
+        detail = {"gates": [as_json(gate) for gate in measured], "forced": force}
+        async with self._switching:
+            opened.row = await self._catalog.promote(before, row.id, expect=row.state, detail=detail)
+            opened.serving = follower
+        log.info("version_promoted", collection=collection, version=name, forced=force)
+        return await self.get(collection, name)
+
+    async def rollback(self, collection: str) -> Version:
+        """Let the version serve again that served before. Raises FailedPrecondition when there is none."""
+        opened = self._collections.get(collection)
+        serving = opened.snapshot.version
+        promotions = [
+            event for event in await self._catalog.events(serving.id) if event.event == State.SERVING
+        ]
+        earlier = {row.id: row for row in await self._catalog.versions(opened.row.id)}
+        row = earlier.get(promotions[-1].detail["instead_of"]) if promotions else None
+        if row is None:
+            raise FailedPrecondition(f"no version served {collection!r} before {serving.name}, or it is gone")
+        # It served before: what its gates would say now is no reason to stay where one wants to leave.
+        return await self.promote(collection, row.name, force=True)
+
+    async def pause(self, collection: str, name: str) -> Version:
+        """Break a rebuild off where it is, to go on later. Raises FailedPrecondition."""
+        opened, row = await self._of(collection, name)
+        require(Action.PAUSE, name, row.state)
+        await self._catalog.set_state(row.id, State.PAUSED, expect=row.state, detail={"reason": "paused"})
+        await self._rest(opened, row)
+        return await self.get(collection, name)
+
+    async def resume(self, collection: str, name: str) -> Version:
+        """Go on with a rebuild that was paused or has failed. Raises FailedPrecondition."""
+        opened, row = await self._of(collection, name)
+        require(Action.RESUME, name, row.state)
+        await self._catalog.set_state(row.id, State.BUILDING, expect=row.state)
+        self._rebuilds.start(opened, replace(row, state=State.BUILDING))
+        return await self.get(collection, name)
+
+    async def delete(self, collection: str, name: str) -> int:
+        """Delete a version that does not serve; the bytes that its indexes took.
+
+        Raises FailedPrecondition for one that serves.
+        """
+        opened, row = await self._of(collection, name)
+        require(Action.DELETE, name, row.state)
+        await self._catalog.set_state(row.id, State.DELETED, expect=row.state)
+        await self._rest(opened, row)
+        del opened.resting[row.id]
+        path = self._collections.path(row.id)
+        freed = await asyncio.to_thread(_bytes_under, path)
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        others = await self._catalog.versions(opened.row.id)
+        if all(other.chunking != row.chunking for other in others):
+            await self._sources.chunks.forget(opened.row.id, row.chunking)
+        log.info("version_deleted", collection=collection, version=name, freed_bytes=freed)
+        return freed
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    async def _of(self, collection: str, name: str) -> tuple[OpenCollection, VersionRow]:
+        opened = self._collections.get(collection)
+        return opened, await self._catalog.version(opened.row.id, name)
+
+    async def _chunking(self, opened: OpenCollection, wanted: PinnedRecipe, embedder: Embedder) -> str:
+        if wanted.embedder.kind == "precomputed":
+            # Whatever it is called: nobody could cut these documents anew.
+            return opened.snapshot.version.chunking
+        return await asyncio.to_thread(chunking_of, wanted, embedder)
+
+    async def _rest(self, opened: OpenCollection, row: VersionRow) -> None:
+        await self._rebuilds.stop(row.id)
+        follower = opened.followers.get(row.id)
+        if follower is not None:
+            await rest_version(opened, row, follower)
+
+    async def _describe(self, opened: OpenCollection, row: VersionRow) -> Version:
+        follower = opened.followers.get(row.id)
+        snapshot = None if follower is None else follower.snapshot
+        shown = describe_version(opened.row.name, row, snapshot)
+        events = await self._catalog.events(row.id)
+        progress = None
+        if snapshot is not None and row.state in (State.BUILDING, State.CATCHING_UP):
+            progress = await self._rebuilds.progress(snapshot)
+        return replace(shown, progress=progress, reason=_reason(row, events), gates=_gates(events))
+
+
+def _reason(row: VersionRow, events: Sequence[VersionEvent]) -> str:
+    if row.state not in (State.FAILED, State.PAUSED) or not events:
+        return ""
+    return str(events[-1].detail.get("reason", ""))
+
+
+def _gates(events: Sequence[VersionEvent]) -> tuple[Gate, ...]:
+    """Those that were measured last."""
+    measured = [event.detail["gates"] for event in events if "gates" in event.detail]
+    return tuple(Gate(**gate) for gate in measured[-1]) if measured else ()
+
+
+def _bytes_under(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,300 @@
+"""Moving a collection to another recipe while it is read and written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from embedders.hashing import HashingEmbedder
+from ragstone.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    InvalidPageToken,
+    RagstoneError,
+    SpaceMismatch,
+)
+from ragstone.types import Document, Mode, Query, Recipe, Version, Wait
+from retrieval.config import Settings
+from retrieval.wiring import build
+from tests.app.conftest import HASHING, App
+
+SENTENCES: Final = " ".join(f"The lamp of tower {n} is lit at dusk and put out at dawn." for n in range(12))
+DOCUMENTS: Final = [Document(id=str(i), text=f"Light number {i}. {SENTENCES}") for i in range(40)]
+SEA: Final = Query(text="Which light is lit at dusk?", k=200)
+
+ANOTHER_SPACE: Final = Recipe(embedder={"kind": "hashing", "dim": 96})
+MOVES: Final = {
+    "another space": ANOTHER_SPACE,
+    "another index": Recipe(index={"kind": "ivf_pq"}),
+    "more shards": Recipe(index={"shards": 4}),
+    "smaller chunks": Recipe(chunker={"max_tokens": 48, "overlap_tokens": 8}),
+    "all at once": Recipe(
+        embedder={"kind": "hashing", "dim": 96},
+        chunker={"max_tokens": 48, "overlap_tokens": 8},
+        index={"kind": "hnsw", "shards": 2},
+    ),
+}
+
+
+async def settled(app: App, name: str, collection: str = "docs") -> Version:
+    """What a version has become once it changes by itself no more."""
+    async with asyncio.timeout(60):
+        async for version in app.ragstone.watch_version(collection, name):
+            last = version
+    return last
+
+
+async def rebuilt(app: App, recipe: Recipe) -> Version:
+    version = await settled(app, (await app.ragstone.create_version("docs", recipe)).name)
+    assert (version.state, version.reason) == ("ready", "")
+    return version
+
+
+async def ids(app: App, mode: Mode) -> set[str]:
+    """The documents of all chunks that a search finds."""
+    return set(await app.found(replace(SEA, mode=mode, k=1_000)))
+
+
+@pytest.fixture
+async def filled(app: App) -> App:
+    await app.upsert(*DOCUMENTS)
+    return app
+
+
+@pytest.mark.parametrize("move", MOVES)
+async def test_a_rebuilt_version_serves_every_document_in_both_legs(move: str, filled: App) -> None:
+    version = await rebuilt(filled, MOVES[move])
+    assert all(gate.passed for gate in version.gates)
+    promoted = await filled.ragstone.promote_version("docs", version.name, force=False)
+    assert promoted.state == "serving"
+    result = await filled.search(SEA)
+    assert (result.version, result.space) == (version.name, version.space)
+    for mode in (Mode.DENSE, Mode.LEXICAL):
+        assert await ids(filled, mode) == {document.id for document in DOCUMENTS}
+
+
+@pytest.mark.parametrize("move", ["another space", "smaller chunks"])
+async def test_what_is_written_during_a_rebuild_is_neither_lost_nor_revived(move: str, filled: App) -> None:
+    version = await filled.ragstone.create_version("docs", MOVES[move])
+    for i in range(20):
+        await filled.upsert(Document(id=f"new {i}", text=f"A new light, number {i}, is lit at dusk."))
+        await filled.upsert(Document(id=str(i), text=f"Light number {i} was rebuilt: it is lit at dusk."))
+        await filled.delete(str(39 - i))
+    await settled(filled, version.name)
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    expected = {*map(str, range(20)), *(f"new {i}" for i in range(20))}
+    assert await ids(filled, Mode.DENSE) == await ids(filled, Mode.LEXICAL) == expected
+    texts = {hit.text for hit in (await filled.search(replace(SEA, k=1_000))).hits}
+    assert not any("The lamp of tower" in text for text in texts)
+
+
+@pytest.mark.parametrize("move", ["another space", "smaller chunks"])
+async def test_the_version_that_served_before_follows_and_takes_over_again(move: str, filled: App) -> None:
+    before = (await filled.search(SEA)).version
+    version = await rebuilt(filled, MOVES[move])
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    await filled.upsert(Document(id="late", text="A late light is lit at dusk."))
+    await filled.delete("7")
+    back = await filled.ragstone.rollback("docs")
+    assert (back.name, back.state) == (before, "serving")
+    await filled.upsert(Document(id="later", text="A later light is lit at dusk."))
+    expected = {document.id for document in DOCUMENTS} - {"7"} | {"late", "later"}
+    assert await ids(filled, Mode.DENSE) == await ids(filled, Mode.LEXICAL) == expected
+    assert {v.name: v.state for v in await filled.ragstone.versions("docs")} == {
+        before: "serving",
+        version.name: "retiring",
+    }
+
+
+async def test_a_rebuild_embeds_only_what_its_space_lacks(filled: App) -> None:
+    version = await filled.ragstone.create_version("docs", Recipe(index={"kind": "hnsw"}))
+    snapshot = filled.ragstone._collections.get("docs")
+    await settled(filled, version.name)
+    follower = snapshot.followers[max(snapshot.followers)].snapshot
+    assert follower.applier.progress.embedded == 0
+    assert follower.applier.progress.reused == follower.parts.dense.stats().live
+
+
+async def test_a_page_token_stays_with_its_version_until_that_is_deleted(filled: App) -> None:
+    first = await filled.search(replace(SEA, k=10))
+    version = await rebuilt(filled, MOVES["smaller chunks"])
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    second = await filled.search(replace(SEA, k=10, page_token=first.next_page_token))
+    assert second.version == first.version
+    assert not {hit.chunk_id for hit in first.hits} & {hit.chunk_id for hit in second.hits}
+    assert await filled.ragstone.delete_version("docs", first.version) > 0
+    with pytest.raises(InvalidPageToken):
+        await filled.search(replace(SEA, k=10, page_token=first.next_page_token))
+
+
+async def test_two_promoters_race_and_one_gets_a_conflict(filled: App) -> None:
+    names = [(await rebuilt(filled, MOVES[move])).name for move in ("another space", "more shards")]
+    promotions = [filled.ragstone.promote_version("docs", name, force=False) for name in names]
+    results = await asyncio.gather(*promotions, return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["Conflict", "Version"]
+    states = sorted(version.state for version in await filled.ragstone.versions("docs"))
+    assert states == ["ready", "retiring", "serving"]
+
+
+async def test_a_second_rebuild_is_refused_by_name(filled: App, stuck: Callable[[], None]) -> None:
+    stuck()
+    version = await filled.ragstone.create_version("docs", ANOTHER_SPACE)
+    with pytest.raises(Conflict, match=version.name):
+        await filled.ragstone.create_version("docs", MOVES["more shards"])
+
+
+async def test_a_rebuild_that_is_paused_goes_on_from_where_it_was(
+    filled: App, stuck: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck()
+    version = await filled.ragstone.create_version("docs", ANOTHER_SPACE)
+    paused = await filled.ragstone.pause_version("docs", version.name)
+    assert paused.state == "paused"
+    await filled.delete("3")
+    monkeypatch.undo()
+    await filled.ragstone.resume_version("docs", version.name)
+    assert (await settled(filled, version.name)).state == "ready"
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    assert await ids(filled, Mode.DENSE) == {document.id for document in DOCUMENTS} - {"3"}
+
+
+async def test_a_restart_goes_on_with_a_rebuild(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = App(await build(settings))
+    await first.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
+    await first.upsert(*DOCUMENTS)
+    hang(monkeypatch)
+    name = (await first.ragstone.create_version("docs", MOVES["all at once"])).name
+    await first.upsert(Document(id="late", text="A late light is lit at dusk."), wait=Wait.COMMITTED)
+    await first.ragstone.close()
+    monkeypatch.undo()
+
+    second = App(await build(settings))
+    assert (await settled(second, name)).state == "ready"
+    await second.ragstone.promote_version("docs", name, force=False)
+    expected = {*(document.id for document in DOCUMENTS), "late"}
+    assert await ids(second, Mode.DENSE) == await ids(second, Mode.LEXICAL) == expected
+    await second.ragstone.close()
+
+    third = App(await build(settings))
+    assert await ids(third, Mode.DENSE) == expected
+    assert (await third.search(SEA)).version == name
+    await third.ragstone.rollback("docs")
+    assert await ids(third, Mode.DENSE) == expected
+    await third.ragstone.close()
+
+
+async def test_an_embedder_that_gives_nan_fails_the_rebuild_and_touches_nothing_else(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: HashingEmbedder, texts: list[str]) -> Any:
+        return np.full((len(texts), self.space.dim), np.nan, dtype=np.float32)
+
+    before = await filled.search(SEA)
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", broken)
+    version = await filled.ragstone.create_version("docs", ANOTHER_SPACE)
+    failed = await settled(filled, version.name)
+    assert failed.state == "failed"
+    assert "not finite" in failed.reason
+    assert replace(await filled.search(SEA), timings_ms={}) == replace(before, timings_ms={})
+    monkeypatch.undo()
+    await filled.ragstone.resume_version("docs", version.name)
+    assert (await settled(filled, version.name)).state == "ready"
+
+
+async def test_a_model_that_became_another_behind_its_name_is_refused_with_both_spaces(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await build(settings)
+    space = (await first.create_collection("docs", Recipe())).serving.space
+    await first.close()
+    renamed = property(lambda self: replace(self._space, digest="other weights"))
+    monkeypatch.setattr(HashingEmbedder, "space", renamed)
+    with pytest.raises(SpaceMismatch) as refused:
+        await build(settings)
+    assert refused.value.metadata["version_space"] == space
+    assert refused.value.metadata["model_space"] != space
+
+
+async def test_a_failed_gate_refuses_with_its_numbers_and_force_is_written_down(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = HashingEmbedder.embed_passages
+
+    async def picky(self: HashingEmbedder, texts: list[str]) -> Any:
+        if self.space.dim == 96 and any("number 13." in text for text in texts):
+            raise RagstoneError("cannot embed this")
+        return await real(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", picky)
+    version = await rebuilt(filled, ANOTHER_SPACE)
+    follower = filled.ragstone._collections.get("docs").followers
+    follower[max(follower)].snapshot.applier.progress.parked_chunks.clear()
+    with pytest.raises(FailedPrecondition, match="dense_chunks"):
+        await filled.ragstone.promote_version("docs", version.name, force=False)
+    promoted = await filled.ragstone.promote_version("docs", version.name, force=True)
+    assert promoted.state == "serving"
+    assert [gate.name for gate in promoted.gates if not gate.passed] == ["dense_chunks"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field"),
+    [
+        (Recipe(index={"kind": "tree"}), "recipe.index.kind"),
+        (Recipe(chunker={"max_tokens": 1}), "recipe.chunker.max_tokens"),
+        (Recipe(embedder={"kind": "precomputed", "space": "x", "dim": 3}), "recipe.embedder"),
+    ],
+)
+async def test_a_wrong_recipe_is_refused_by_its_field_and_begins_nothing(
+    recipe: Recipe, field: str, filled: App
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await filled.ragstone.create_version("docs", recipe)
+    assert field in [violation.field for violation in refused.value.violations]
+    assert len(await filled.ragstone.versions("docs")) == 1
+
+
+async def test_a_recipe_that_changes_nothing_is_refused(filled: App) -> None:
+    with pytest.raises(FailedPrecondition, match="nothing to rebuild"):
+        await filled.ragstone.create_version("docs", Recipe(embedder=HASHING))
+
+
+async def test_the_serving_version_can_neither_be_deleted_nor_paused(filled: App) -> None:
+    for call in (filled.ragstone.delete_version, filled.ragstone.pause_version):
+        with pytest.raises(FailedPrecondition, match="is serving"):
+            await call("docs", "v1")
+
+
+async def test_a_deleted_rebuild_leaves_no_files_and_no_chunks(filled: App, settings: Settings) -> None:
+    version = await rebuilt(filled, MOVES["smaller chunks"])
+    assert await filled.ragstone.delete_version("docs", version.name) > 0
+    assert len(list((settings.data_dir / "versions").iterdir())) == 1
+    database = filled.ragstone._database
+    chunkings = await database.read(
+        lambda c: c.exec_driver_sql("SELECT DISTINCT chunking FROM chunks").scalars().all()
+    )
+    assert len(chunkings) == 1
+    assert [v.name for v in await filled.ragstone.versions("docs")] == ["v1"]
+
+
+def hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the other space's model does not answer."""
+    real = HashingEmbedder.embed_passages
+
+    async def hanging(self: HashingEmbedder, texts: list[str]) -> Any:
+        if self.space.dim == 96:
+            await asyncio.sleep(3_600)
+        return await real(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", hanging)
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes rebuilds into another space hang."""
+    return lambda: hang(monkeypatch)
