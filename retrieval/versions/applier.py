@@ -84,6 +84,8 @@ class Applier:
         self._tasks: list[asyncio.Task[None]] = []
         self._checkpoint_lock = asyncio.Lock()
         self._checkpointed = 0
+        self.head = 0
+        """The last journal position that the applier knows of."""
         self.progress = Progress()
 
     @property
@@ -93,7 +95,7 @@ class Applier:
 
     async def start(self) -> None:
         """Catch up with the journal, then follow it in the background."""
-        head = await self._journal.head(self._collection_id)
+        self.head = head = await self._journal.head(self._collection_id)
         await self._catch_up(lambda: self._parts.dense.applied_seq, head, self._feed_dense)
         await self._catch_up(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)
         async for rows in self._documents.all_metadata(self._collection_id, self._chunking, upto_seq=head):
@@ -126,6 +128,7 @@ class Applier:
     def offer(self, offer: Offer) -> None:
         """Hand over a committed step. Steps must come in journal order."""
         self._offers.append(offer)
+        self.head = offer.step.seq
         self._pending_chunks += len(offer.step.added)
         self._work.set()
 

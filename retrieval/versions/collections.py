@@ -78,6 +78,11 @@ class Collections:
                 metadata={"collection": name},
             ) from None
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the open collections, sorted."""
+        return sorted(self._open)
+
     async def create(self, name: str, recipe: Recipe) -> Collection:
         """Create a collection, and open it.
 
@@ -118,7 +123,7 @@ class Collections:
 
     async def list(self) -> list[Collection]:
         """All collections, by name."""
-        return [await self.describe(name) for name in sorted(self._open)]
+        return [await self.describe(name) for name in self.names]
 
     async def describe(self, name: str) -> Collection:
         """A collection as clients see it. Raises NotFound."""
