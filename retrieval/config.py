@@ -65,6 +65,8 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("data")
     listen: str = "127.0.0.1:50051"
+    metrics_listen: str = Field("", pattern=r"^(.+:\d+)?$")
+    """HOST:PORT of the Prometheus metrics, over HTTP; empty serves none, port 0 is a free one."""
     database_url: str = ""
     """SQLAlchemy URL of the catalog; empty is SQLite in ``data_dir``."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")

@@ -1,13 +1,15 @@
-"""Structured logs, and every name that a log, a metric or a response's timing uses."""
+"""Structured logs, metrics, and every name that a metric or a response's timing has."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 STAGE_WAIT: Final = "wait"
 STAGE_FILTER: Final = "filter"
@@ -19,6 +21,119 @@ STAGE_HYDRATE: Final = "hydrate"
 STAGE_SEARCH: Final = "search"
 STAGE_FIRST_DELTA: Final = "first_delta"
 STAGE_TOTAL: Final = "total"
+
+SEARCH_STAGES: Final = (
+    STAGE_WAIT,
+    STAGE_FILTER,
+    STAGE_EMBED,
+    STAGE_DENSE,
+    STAGE_LEXICAL,
+    STAGE_FUSE,
+    STAGE_HYDRATE,
+    STAGE_TOTAL,
+)
+LEG_DENSE: Final = "dense"
+LEG_LEXICAL: Final = "lexical"
+
+REQUESTS: Final = "ragstone_requests_total"
+REQUEST_DURATION: Final = "ragstone_request_duration_seconds"
+REQUESTS_IN_FLIGHT: Final = "ragstone_requests_in_flight"
+REQUESTS_WAITING: Final = "ragstone_requests_waiting"
+REQUESTS_SHED: Final = "ragstone_requests_shed_total"
+SEARCH_STAGE_DURATION: Final = "ragstone_search_stage_duration_seconds"
+SEARCHES_DEGRADED: Final = "ragstone_searches_degraded_total"
+
+# Of one index of one version.
+INDEX_LIVE: Final = "ragstone_index_live_chunks"
+INDEX_DELETED: Final = "ragstone_index_deleted_chunks"
+INDEX_PENDING: Final = "ragstone_index_pending_chunks"
+INDEX_SEGMENTS: Final = "ragstone_index_segments"
+INDEX_SIZE: Final = "ragstone_index_size_bytes"
+INDEX_LAG: Final = "ragstone_index_journal_lag"
+INDEX_RECALL: Final = "ragstone_index_recall_ratio"
+INDEX_RECALL_SAMPLES: Final = "ragstone_index_recall_samples"
+INDEX_FAILING: Final = "ragstone_index_upkeep_failing"
+
+# Of one version.
+VERSION_BACKLOG: Final = "ragstone_version_backlog_chunks"
+VERSION_PARKED_STEPS: Final = "ragstone_version_parked_steps"
+VERSION_PARKED_CHUNKS: Final = "ragstone_version_parked_chunks"
+
+UNKNOWN_METHOD: Final = "unknown"
+"""One label for all: a caller can think up any number of names."""
+
+_REQUEST_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class Metrics:
+    """What a server counts and times as it works. Safe to use from any thread.
+
+    What every call touches is bound to its labels once: finding it by them takes longer than counting.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._requests = Counter(
+            REQUESTS, "Calls that ended, by gRPC status code.", ("method", "code"), registry=registry
+        )
+        self._durations = Histogram(
+            REQUEST_DURATION,
+            "Duration of calls; a stream is one call.",
+            ("method",),
+            buckets=_REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        self.unknown_methods = self._requests.labels(UNKNOWN_METHOD, "UNIMPLEMENTED")
+        self.in_flight = Gauge(REQUESTS_IN_FLIGHT, "Admitted requests being worked on.", registry=registry)
+        self.waiting = Gauge(REQUESTS_WAITING, "Requests waiting to be admitted.", registry=registry)
+        self.shed = Counter(REQUESTS_SHED, "Requests that found the queue full.", registry=registry)
+        stages = Histogram(
+            SEARCH_STAGE_DURATION,
+            "Duration of the stages of searches that were answered.",
+            ("stage",),
+            buckets=_STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self._stages = {stage: stages.labels(stage) for stage in SEARCH_STAGES}
+        self._degraded = Counter(
+            SEARCHES_DEGRADED, "Searches answered without this leg.", ("leg",), registry=registry
+        )
+        for leg in LEG_DENSE, LEG_LEXICAL:
+            self._degraded.labels(leg)
+
+    def calls(self, method: str) -> Calls:
+        """The calls of one method. Ask once for each method that the server has, not for each call."""
+        return Calls(method, self._requests, self._durations)
+
+    def searched(self, timings_ms: Mapping[str, float], degraded: Iterable[str]) -> None:
+        """Count a search that was answered: its stages, and the legs that it had to do without."""
+        for stage, ms in timings_ms.items():
+            self._stages[stage].observe(ms / 1e3)
+        for leg in degraded:
+            self._degraded.labels(leg).inc()
+
+
+class Calls:
+    """The calls of one method, counted by status code and timed."""
+
+    __slots__ = ("_durations", "_ok", "_requests", "method")
+
+    def __init__(self, method: str, requests: Counter, durations: Histogram) -> None:
+        self.method = method
+        self._requests = requests
+        self._ok = requests.labels(method, "OK")
+        self._durations = durations.labels(method)
+
+    def answered(self, seconds: float) -> None:
+        """Count a call that ended well."""
+        self._ok.inc()
+        self._durations.observe(seconds)
+
+    def failed(self, code: str, seconds: float) -> None:
+        """Count a call that ended with another gRPC status code, such as ``NOT_FOUND``."""
+        self._requests.labels(self.method, code).inc()
+        self._durations.observe(seconds)
 
 
 class Stopwatch:

@@ -9,6 +9,8 @@ from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
 import embedders.registry
 import generator.registry
 import indexes.registry
@@ -30,6 +32,7 @@ from ragstone.types import (
     Wait,
     WriteResult,
 )
+from retrieval.api.exposition import expose
 from retrieval.api.server import ServerOptions, serve
 from retrieval.config import Settings
 from retrieval.ingest.cutting import PassageCutter
@@ -45,9 +48,10 @@ from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal
 from retrieval.store.values import DocumentRow
-from retrieval.telemetry import configure_logging
+from retrieval.telemetry import Metrics, configure_logging
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
+from retrieval.versions.gauges import CollectionGauges
 from retrieval.versions.parts import Cutter
 from retrieval.versions.rebuild import Rebuilds
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
@@ -305,11 +309,21 @@ def _document(row: DocumentRow) -> Document:
     )
 
 
-async def build(settings: Settings) -> Ragstone:
+def make_metrics() -> Metrics:
+    """The instruments of one server, beside those of its process and platform, on a registry of their own."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return Metrics(registry)
+
+
+async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
     """Open everything under ``settings.data_dir``; then all that was ever acknowledged is searchable.
 
-    Raises FailedPrecondition when another server has the directory open.
+    ``metrics`` are those of the server in front of it, if there is one. Raises FailedPrecondition when
+    another server has the directory open.
     """
+    metrics = metrics or make_metrics()
     lock = LocalDirectory(settings.data_dir).lock()
     database = await Database.open(settings.catalog_url)
     catalog, journal = Catalog(database), Journal(database)
@@ -320,10 +334,11 @@ async def build(settings: Settings) -> Ragstone:
     opener = RegistryOpener()
     collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
     await collections.open()
+    metrics.registry.register(CollectionGauges(collections, asyncio.get_running_loop()))
     rebuilds = Rebuilds(collections=collections, catalog=catalog, sources=sources, settings=settings.rebuild)
     await rebuilds.open()
     versions = Versions(collections=collections, catalog=catalog, sources=sources, rebuilds=rebuilds)
-    searcher = Searcher(journal=journal, hydrator=Hydrator(documents))
+    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
     answers = await generator.registry.open_generator("extractive", {})
     return Ragstone(
         settings=settings,
@@ -344,7 +359,8 @@ async def build(settings: Settings) -> Ragstone:
 async def run_server(settings: Settings, *, on_listening: Callable[[str], None]) -> None:
     """Build the application and serve it until SIGTERM or SIGINT.
 
-    Raises what ``build`` raises, and FailedPrecondition when the address cannot be bound.
+    The metrics are there from before the application opens until after it is closed. Raises what ``build``
+    raises, and FailedPrecondition when an address cannot be bound.
     """
     configure_logging(settings.log_level)
     limits = settings.limits
@@ -358,4 +374,6 @@ async def run_server(settings: Settings, *, on_listening: Callable[[str], None])
         tokens={token.get_secret_value(): tenant for tenant, token in settings.auth.tokens.items()},
         log_calls=settings.log_level == "debug",
     )
-    await serve(await build(settings), options, on_listening=on_listening)
+    metrics = make_metrics()
+    async with expose(metrics.registry, settings.metrics_listen):
+        await serve(await build(settings, metrics), options, metrics, on_listening=on_listening)

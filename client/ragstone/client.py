@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -325,6 +326,8 @@ class AsyncClient:
                     await (stream.write(following) if more else stream.done_writing())
                 if state.pending:
                     state.receive(await _read(stream))
+            with suppress(grpc.aio.AioRpcError):  # all is acknowledged; the server sees an end in order
+                await stream.read()
         except grpc.aio.AioRpcError as exc:
             # A write that meets the end of the call overwrites the call's status (grpc/grpc#36066). The
             # next connection writes no more than it reads, and so learns what the matter was.

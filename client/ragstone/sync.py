@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -321,6 +322,8 @@ class Client:
                     outgoing.put(following)
                 if state.pending:
                     state.receive(_read(stream))
+            with suppress(grpc.RpcError):  # all is acknowledged; the server sees an end in order
+                next(stream, None)
         except grpc.RpcError as exc:
             raise self._error(exc) from exc
         finally:

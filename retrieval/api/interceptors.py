@@ -1,4 +1,4 @@
-"""What happens around every call: who calls, whether there is room, how long they wait, what went wrong.
+"""What happens around every call: who calls, whether there is room, how long it takes, what went wrong.
 
 One function around each handler instead of a stack of gRPC interceptors: a Search passes here thousands
 of times a second.
@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import grpc
@@ -31,12 +31,15 @@ from ragstone.errors import (
 from ragstone.status import TRAILER, to_status
 from retrieval.api.admission import Admission
 from retrieval.api.requests import Reader
+from retrieval.telemetry import Calls, Metrics
 
 _M = TypeVar("_M", bound=Message)
 _Context = ServicerContext[Any, Any]
 
 ANYONE = "default"
 """The tenant of every call to a server without tokens."""
+_CLOCKS_APART_S: Final = 0.05
+"""A caller ends its call by its own clock, which may be ahead of the deadline that is known here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,15 @@ class Edge:
     """
 
     def __init__(
-        self, *, admission: Admission, tokens: Mapping[str, str] | None = None, log_calls: bool = False
+        self,
+        *,
+        admission: Admission,
+        metrics: Metrics,
+        tokens: Mapping[str, str] | None = None,
+        log_calls: bool = False,
     ) -> None:
         self._admission = admission
+        self._metrics = metrics
         self._tenants = {_digest(token): tenant for token, tenant in (tokens or {}).items()}
         self._reader = Reader()
         self._log = structlog.get_logger("ragstone.api")
@@ -68,6 +77,7 @@ class Edge:
         self, kind: type[_M], handler: Callable[[_M, Caller], Awaitable[Message]], *, admit: bool = True
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         """One request, one response. ``admit`` puts the call under admission."""
+        calls = self._calls(kind)
 
         async def call(data: bytes, context: _Context) -> bytes:
             started = time.perf_counter()
@@ -80,11 +90,10 @@ class Edge:
                 else:
                     reply = await handler(self._reader.read(kind, data), caller)
                 answer = reply.SerializeToString()
-            except Exception as exc:
-                await self._refuse(context, kind, exc)
+            except BaseException as exc:
+                await self._failed(calls, started, context, exc)
                 raise
-            if self._log_calls:
-                self._log_call(kind, started)
+            self._answered(calls, started)
             return answer
 
         return grpc.unary_unary_rpc_method_handler(call)
@@ -93,6 +102,7 @@ class Edge:
         self, kind: type[_M], handler: Callable[[_M, Caller], AsyncIterator[Message]]
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         """One request, many responses. The handler's iterator is closed when the caller goes away."""
+        calls = self._calls(kind)
 
         async def call(data: bytes, context: _Context) -> AsyncIterator[bytes]:
             started = time.perf_counter()
@@ -105,11 +115,10 @@ class Edge:
                     await stack.enter_async_context(aclosing(replies))  # type: ignore[type-var]
                     async for reply in replies:
                         yield reply.SerializeToString()
-            except Exception as exc:
-                await self._refuse(context, kind, exc)
+            except BaseException as exc:
+                await self._failed(calls, started, context, exc)
                 raise
-            if self._log_calls:
-                self._log_call(kind, started)
+            self._answered(calls, started)
 
         return grpc.unary_stream_rpc_method_handler(call)
 
@@ -124,8 +133,10 @@ class Edge:
         A request that finds the server overloaded waits, after ``back_off`` has told the caller. While it
         waits no further request is read, so gRPC's flow control holds the caller back.
         """
+        calls = self._calls(kind)
 
         async def call(requests: AsyncIterable[bytes], context: _Context) -> AsyncIterator[bytes]:
+            started = time.perf_counter()
             try:
                 caller = self._caller(context)
                 async for data in requests:
@@ -141,9 +152,10 @@ class Edge:
                             yield back_off(request, exc).SerializeToString()
                             await asyncio.sleep(exc.retry_after_s or 0.5)
                     yield reply.SerializeToString()
-            except Exception as exc:
-                await self._refuse(context, kind, exc)
+            except BaseException as exc:
+                await self._failed(calls, started, context, exc)
                 raise
+            self._answered(calls, started)
 
         return grpc.stream_stream_rpc_method_handler(call)
 
@@ -159,26 +171,69 @@ class Edge:
                     return Caller(tenant, None)
         raise Unauthenticated("no valid bearer token")
 
-    async def _refuse(self, context: _Context, kind: type[Message], exc: Exception) -> None:
-        """End the call with the status of an error; one that nobody raised on purpose goes to the log."""
+    def _calls(self, kind: type[Message]) -> Calls:
+        # buf lint keeps it so: each method's request is named after it, and no two methods share one.
+        return self._metrics.calls(kind.DESCRIPTOR.name.removesuffix("Request"))
+
+    def _answered(self, calls: Calls, started: float) -> None:
+        taken_s = time.perf_counter() - started
+        calls.answered(taken_s)
+        if self._log_calls:
+            self._log.info("call", method=calls.method, ms=round(taken_s * 1e3, 3))
+
+    async def _failed(self, calls: Calls, started: float, context: _Context, exc: BaseException) -> None:
+        """Count the call, and end it with the status of its error, unless the caller has ended it."""
+        taken_s = time.perf_counter() - started
+        if isinstance(exc, Exception):
+            error = self._error(calls, exc)
+            calls.failed(error.status, taken_s)
+            await _abort(context, error)
+        else:
+            calls.failed(_end_by_caller(context), taken_s)
+
+    def _error(self, calls: Calls, exc: Exception) -> RagstoneError:
+        """What the caller is told; what nobody raised on purpose goes to the log."""
         error = _on_purpose(exc)
         if error is None:
             incident = uuid4().hex[:12]
             error = Internal(f"an internal error; the server's log has more under {incident}")
             error.metadata["incident"] = incident
-            self._log.error("call_failed", request=kind.DESCRIPTOR.name, incident=incident, exc_info=exc)
+            self._log.error("call_failed", method=calls.method, incident=incident, exc_info=exc)
         elif self._log_calls:
-            self._log.info("call_refused", request=kind.DESCRIPTOR.name, reason=error.reason)
-        status = to_status(error)
-        await context.abort(
-            grpc.StatusCode[error.status],
-            status.message,
-            trailing_metadata=((TRAILER, status.SerializeToString()),),
-        )
+            self._log.info("call_refused", method=calls.method, reason=error.reason)
+        return error
 
-    def _log_call(self, kind: type[Message], started: float) -> None:
-        taken_ms = round((time.perf_counter() - started) * 1e3, 3)
-        self._log.info("call", request=kind.DESCRIPTOR.name, ms=taken_ms)
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Refuses, and counts, calls of methods that no handler before it serves."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._counter = metrics.unknown_methods
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """The same handler for each: it reads nothing, so it does not matter how many requests come."""
+        return grpc.stream_stream_rpc_method_handler(self._refuse)
+
+    async def _refuse(self, requests: AsyncIterable[bytes], context: _Context) -> None:
+        self._counter.inc()
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+
+
+async def _abort(context: _Context, error: RagstoneError) -> None:
+    status = to_status(error)
+    await context.abort(
+        grpc.StatusCode[error.status],
+        status.message,
+        trailing_metadata=((TRAILER, status.SerializeToString()),),
+    )
+
+
+def _end_by_caller(context: _Context) -> str:
+    """The status code that a caller sees whose deadline has passed, or who has gone away."""
+    remaining_s = context.time_remaining()
+    if remaining_s is None or remaining_s > _CLOCKS_APART_S:  # type: ignore[redundant-expr]
+        return grpc.StatusCode.CANCELLED.name
+    return grpc.StatusCode.DEADLINE_EXCEEDED.name
 
 
 def _in_time(caller: Caller, context: _Context) -> Caller:

@@ -23,9 +23,10 @@ from retrieval.api.admission import Admission
 from retrieval.api.application import Application
 from retrieval.api.collections import CollectionsServicer
 from retrieval.api.documents import DocumentsServicer
-from retrieval.api.interceptors import Edge
+from retrieval.api.interceptors import Edge, UnknownMethods
 from retrieval.api.retrieval import RetrievalServicer
 from retrieval.api.versions import VersionsServicer
+from retrieval.telemetry import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +54,20 @@ class ServerOptions:
 class Server:
     """An application behind gRPC, with health checking and reflection."""
 
-    def __init__(self, app: Application, options: ServerOptions) -> None:
+    def __init__(self, app: Application, options: ServerOptions, metrics: Metrics) -> None:
         self._app = app
         self._options = options
         self._log = structlog.get_logger("ragstone.api")
         self._health = health.HealthServicer()
+        self._metrics = metrics
+        admission = Admission(
+            running=options.max_running, waiting=options.max_waiting, on_shed=metrics.shed.inc
+        )
+        metrics.in_flight.set_function(lambda: admission.running)
+        metrics.waiting.set_function(lambda: admission.waiting)
         self._edge = Edge(
-            admission=Admission(running=options.max_running, waiting=options.max_waiting),
+            admission=admission,
+            metrics=metrics,
             tokens=options.tokens,
             log_calls=options.log_calls,
         )
@@ -113,12 +121,14 @@ class Server:
             names.append(service.full_name)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         enable_server_reflection([*names, HEALTH, REFLECTION], self._server)
+        self._server.add_generic_rpc_handlers((UnknownMethods(self._metrics),))
         return names
 
 
 async def serve(
     app: Application,
     options: ServerOptions,
+    metrics: Metrics,
     *,
     on_listening: Callable[[str], None] = lambda _: None,
     stop: asyncio.Event | None = None,
@@ -129,7 +139,7 @@ async def serve(
     """
     leaving = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    server = Server(app, options)
+    server = Server(app, options, metrics)
     try:
         address = await server.start()
     except FailedPrecondition:

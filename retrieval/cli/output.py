@@ -137,8 +137,15 @@ def version_json(version: Version) -> dict[str, Any]:
         "dim": version.dim,
         "applied_seq": version.applied_seq,
         "created_at": version.created_at.isoformat(),
-        "recipe": {name: dict(section) for name, section in asdict(version.recipe).items() if section},
-        "stats": dict(version.stats),
+        "recipe": {name: _sorted(section) for name, section in asdict(version.recipe).items() if section},
+        "stats": _sorted(version.stats),
+    }
+
+
+def _sorted(value: Mapping[str, Any]) -> dict[str, Any]:
+    """By key: the wire keeps no order."""
+    return {
+        key: _sorted(entry) if isinstance(entry, Mapping) else entry for key, entry in sorted(value.items())
     }
 
 
@@ -222,7 +229,7 @@ def plan_lines(result: SearchResult) -> Iterator[str]:
 def facts(value: Mapping[str, Any], *, prefix: str = "") -> Table:
     """A two-column table of a nested mapping, keys joined by dots."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
+    table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, entry in _flat(value, prefix):
         table.add_row(key, Text(entry))

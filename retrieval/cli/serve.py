@@ -22,6 +22,14 @@ def serve(
             metavar="HOST:PORT", show_default="127.0.0.1:50051", help="The address; port 0 is a free one."
         ),
     ] = None,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            show_default="none",
+            help="Where to serve Prometheus metrics over HTTP.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -33,7 +41,7 @@ def serve(
 
     Prints the bound address on stdout once it listens; logs go to stderr.
     """
-    settings = load_settings(config, data_dir=data_dir, listen=listen)
+    settings = load_settings(config, data_dir=data_dir, listen=listen, metrics_listen=metrics_listen)
     # Before the parts are imported: NumPy, torch and FAISS read their thread settings only then.
     configure_threads()
     from retrieval.wiring import run_server

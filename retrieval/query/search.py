@@ -18,7 +18,7 @@ from retrieval.query.fusion import Fused, Ranking, explain, fuse
 from retrieval.query.hydration import Hydrator, Passage
 from retrieval.query.pages import decode_page, encode_page, page_version
 from retrieval.store.journal import Journal
-from retrieval.telemetry import Stopwatch
+from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.recipe import FusionSpec, fusion_of
 from retrieval.versions.snapshots import OpenCollection, Snapshot
 from retrieval.versions.vectors import check_vector
@@ -31,9 +31,10 @@ Leg = Callable[[], Awaitable[Ranking]]
 class Searcher:
     """Answers queries, for all collections."""
 
-    def __init__(self, *, journal: Journal, hydrator: Hydrator) -> None:
+    def __init__(self, *, journal: Journal, hydrator: Hydrator, metrics: Metrics) -> None:
         self._journal = journal
         self._hydrator = hydrator
+        self._metrics = metrics
 
     async def search(self, collection: OpenCollection, query: Query) -> SearchResult:
         """The best ``k`` hits after those that the query's page token has seen.
@@ -60,11 +61,13 @@ class Searcher:
 
     async def _search(self, collection: OpenCollection, query: Query, *, at: str) -> SearchResult:
         try:
-            return await self._answer(collection, query)
+            result = await self._answer(collection, query)
         except RagstoneError as exc:
             if exc.violations:
                 raise exc.within(at) from exc
             raise
+        self._metrics.searched(result.timings_ms, result.degraded)
+        return result
 
     async def _answer(self, collection: OpenCollection, query: Query) -> SearchResult:
         watch = Stopwatch()
@@ -146,10 +149,10 @@ class _Legs:
                     "text",
                     f"is empty, and mode {query.mode.value!r} needs text; mode 'dense' needs only a vector",
                 )
-            legs["lexical"] = self._lexical
+            legs[telemetry.LEG_LEXICAL] = self._lexical
         if query.mode in (Mode.HYBRID, Mode.DENSE):
             vector = self._given_vector()
-            legs["dense"] = self._dense if vector is None else lambda: self._nearest(vector)
+            legs[telemetry.LEG_DENSE] = self._dense if vector is None else lambda: self._nearest(vector)
         return legs
 
     def explain(self) -> dict[str, str]:
@@ -157,7 +160,7 @@ class _Legs:
         dense = self._parts.dense
         if self._query.mode is Mode.LEXICAL or not isinstance(dense, Explainable):
             return {}
-        return {"dense": dense.explain(self._depth, allow=self._allow)}
+        return {telemetry.LEG_DENSE: dense.explain(self._depth, allow=self._allow)}
 
     def _allowed(self) -> BitMap64 | None:
         if not self._query.filter:
@@ -193,12 +196,14 @@ class _Legs:
 
     async def _nearest(self, vectors: Vectors) -> Ranking:
         with self._watch.stage(telemetry.STAGE_DENSE):
-            return _ranking("dense", await self._parts.dense.search(vectors, self._depth, allow=self._allow))
+            return _ranking(
+                telemetry.LEG_DENSE, await self._parts.dense.search(vectors, self._depth, allow=self._allow)
+            )
 
     async def _lexical(self) -> Ranking:
         with self._watch.stage(telemetry.STAGE_LEXICAL):
             return _ranking(
-                "lexical",
+                telemetry.LEG_LEXICAL,
                 await self._parts.lexical.search(
                     self._query.text, self._depth, allow=self._allow, language=self._query.language
                 ),

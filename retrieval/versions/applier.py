@@ -102,6 +102,8 @@ class Applier:
         self._on_durable: Callable[[], Awaitable[None]] | None = None
         self.durable_seq = self._cut_seq
         """The position from which a restart needs the journal."""
+        self.head = 0
+        """The last journal position that the applier knows of."""
         self.progress = Progress()
         self._vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress)
 
@@ -145,6 +147,7 @@ class Applier:
 
     def offer(self, offer: Offer) -> None:
         """Hand over a committed step. Steps must come in journal order."""
+        self.head = max(self.head, offer.step.seq)
         if offer.chunking != self._chunking or self._pending_chunks >= _MOST_OFFERED * self._max_pending:
             # The journal has it, and all that has not been taken yet.
             self._behind = True
@@ -252,6 +255,7 @@ class Applier:
                 await self.catch_up()
 
     async def _catch_up_to(self, head: int) -> None:
+        self.head = max(self.head, head)
         await self._cut_up_to(head)
         await self._read(lambda: self._parts.dense.applied_seq, head, self._feed_dense)
         await self._read(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)

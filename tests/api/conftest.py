@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from ragstone import AsyncClient, Client
 from ragstone.errors import AlreadyExists, NotFound
@@ -34,6 +35,7 @@ from ragstone.types import (
     WriteResult,
 )
 from retrieval.api.server import Server, ServerOptions
+from retrieval.telemetry import Metrics
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -251,13 +253,19 @@ def app() -> FakeApplication:
 
 
 @pytest.fixture
-async def start(app: FakeApplication) -> AsyncIterator[Start]:
+def metrics() -> Metrics:
+    """What the servers of ``start`` count."""
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+async def start(app: FakeApplication, metrics: Metrics) -> AsyncIterator[Start]:
     """Starts servers of ``app`` on free ports: ``await start(max_running=1)``; stops them at the end."""
     servers: list[Server] = []
 
     async def start(**options: Any) -> Server:
         given = {"listen": "127.0.0.1:0", "drain_s": 0.0, "grace_s": 0.5, **options}
-        servers.append(Server(app, ServerOptions(**given)))
+        servers.append(Server(app, ServerOptions(**given), metrics))
         await servers[-1].start()
         return servers[-1]
 

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ragstone import AsyncClient, Client, Document, errors
 from retrieval.api.server import ServerOptions, serve
+from retrieval.telemetry import Metrics
 
 
 async def test_a_deadline_of_a_millisecond(either: Any) -> None:
@@ -156,10 +157,10 @@ async def test_calls_on_their_way_end_before_the_application_is_closed(start: An
     assert app.closed
 
 
-async def test_a_signal_drains_stops_and_closes(app: Any) -> None:
+async def test_a_signal_drains_stops_and_closes(app: Any, metrics: Metrics) -> None:
     listening: asyncio.Queue[str] = asyncio.Queue()
     options = ServerOptions(listen="127.0.0.1:0", drain_s=0.0)
-    serving = asyncio.create_task(serve(app, options, on_listening=listening.put_nowait))
+    serving = asyncio.create_task(serve(app, options, metrics, on_listening=listening.put_nowait))
     async with AsyncClient(await listening.get()) as client:
         await client.info()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -167,7 +168,9 @@ async def test_a_signal_drains_stops_and_closes(app: Any) -> None:
     assert app.closed
 
 
-async def test_an_address_in_use_is_refused_and_the_application_closed(address: str, app: Any) -> None:
+async def test_an_address_in_use_is_refused_and_the_application_closed(
+    address: str, app: Any, metrics: Metrics
+) -> None:
     with pytest.raises(errors.FailedPrecondition, match="cannot listen"):
-        await serve(app, ServerOptions(listen=address))
+        await serve(app, ServerOptions(listen=address), metrics)
     assert app.closed

@@ -8,7 +8,8 @@ import pytest
 
 from ragstone.types import Document, Query, Recipe, SearchResult, Wait, WriteResult
 from retrieval.config import Settings
-from retrieval.wiring import Ragstone, build
+from retrieval.telemetry import Metrics
+from retrieval.wiring import Ragstone, build, make_metrics
 
 HASHING = {"kind": "hashing", "dim": 64}
 
@@ -49,8 +50,14 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def app(settings: Settings) -> AsyncIterator[App]:
-    ragstone = await build(settings)
+def metrics() -> Metrics:
+    """What ``app`` counts, and all that a scrape of it tells."""
+    return make_metrics()
+
+
+@pytest.fixture
+async def app(settings: Settings, metrics: Metrics) -> AsyncIterator[App]:
+    ragstone = await build(settings, metrics)
     await ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
     yield App(ragstone)
     await ragstone.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,26 @@ def test_versions_are_listed_and_shown(run: Run, run_json: RunJson, filled: str)
     [version] = run_json("versions", "list", filled)["versions"]
     assert run_json("versions", "show", filled, version["name"])["recipe"]["embedder"]["kind"] == "hashing"
     assert run("versions", "show", filled, "no-such-version").exit_code == 1
+
+
+def test_a_collection_shows_the_recall_of_its_searches(run: Run, run_json: RunJson, filled: str) -> None:
+    run("search", filled, "cat")
+    give_up = time.monotonic() + 10
+    while not (recall := live_recall(run_json, filled))["samples"]:
+        assert time.monotonic() < give_up, "no recall was measured"
+        time.sleep(0.05)
+    assert recall["recall"] == 1
+    shown = dict(
+        line.split() for line in run("collections", "show", filled).stdout.splitlines() if "live" in line
+    )
+    assert shown["serving.stats.dense.details.live_recall.recall"] == "1"
+    assert int(shown["serving.stats.dense.details.live_recall.samples"]) >= 1
+
+
+def live_recall(run_json: RunJson, collection: str) -> dict[str, Any]:
+    stats = run_json("collections", "show", collection)["serving"]["stats"]
+    found: dict[str, Any] = stats["dense"]["details"]["live_recall"]
+    return found
 
 
 # -- documents --------------------------------------------------------------------------------
