@@ -178,8 +178,40 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a rebuild is."""
+
+    chunks_done: int
+    chunks_total: int
+    embedded: int
+    """Texts that this rebuild has embedded."""
+    reused: int
+    """Vectors that it found ready."""
+    chunks_per_s: float
+    seconds_left: float | None
+    """``None`` while nothing can be said."""
+    lag: int
+    """Journal positions that it is behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One check before promotion: the ``value`` measured, and the ``limit`` that it is held against."""
+
+    name: str
+    passed: bool
+    value: float
+    limit: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """An index version: one recipe, and how far its indexes have followed the journal."""
+    """An index version: one recipe, and how far its indexes have followed the journal.
+
+    ``state`` is ``building``, ``catching_up``, ``ready``, ``serving``, ``retiring``, ``deleted``,
+    ``paused`` or ``failed``.
+    """
 
     name: str
     collection: str
@@ -190,6 +222,37 @@ class Version:
     applied_seq: int
     created_at: datetime
     stats: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
+    """Given while the version is being built or catches up."""
+    reason: str = ""
+    """Why it failed or was paused."""
+    gates: tuple[Gate, ...] = ()
+    """What was checked before promotion; empty until then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildPlan:
+    """What a rebuild would do, and about what it would take."""
+
+    recipe: Recipe
+    """With nothing left open."""
+    space: str
+    dim: int
+    documents: int
+    chunks: int
+    chunks_estimated: bool
+    """Whether ``chunks`` is extrapolated from a sample: the documents have to be cut anew."""
+    texts_to_embed: int
+    """The others have a vector of the space already."""
+    tokens: int
+    """Of the texts to embed, counted by their embedder."""
+    embed_s: float
+    build_s: float
+    disk_bytes: int
+    """Of the new version alone, as ``memory_bytes``."""
+    memory_bytes: int
+    notes: tuple[str, ...] = ()
+    """What else is worth knowing, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
