@@ -25,6 +25,7 @@ from ragstone.types import (
     Collection,
     Document,
     Query,
+    RebuildPlan,
     Recipe,
     SearchResult,
     ServerInfo,
@@ -53,6 +54,7 @@ from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.gauges import CollectionGauges
 from retrieval.versions.parts import Cutter
+from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
 from retrieval.versions.service import Versions
@@ -160,6 +162,10 @@ class Ragstone:
     async def create_version(self, collection: str, recipe: Recipe) -> Version:
         """Begin a rebuild."""
         return await self._versions.create(collection, recipe)
+
+    async def plan_version(self, collection: str, recipe: Recipe) -> RebuildPlan:
+        """What a rebuild would take."""
+        return await self._versions.plan(collection, recipe)
 
     def watch_version(self, collection: str, name: str) -> AsyncIterator[Version]:
         """A version, and what becomes of it."""
@@ -337,7 +343,14 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
     metrics.registry.register(CollectionGauges(collections, asyncio.get_running_loop()))
     rebuilds = Rebuilds(collections=collections, catalog=catalog, sources=sources, settings=settings.rebuild)
     await rebuilds.open()
-    versions = Versions(collections=collections, catalog=catalog, sources=sources, rebuilds=rebuilds)
+    scratch = settings.data_dir / "versions"
+    versions = Versions(
+        collections=collections,
+        catalog=catalog,
+        sources=sources,
+        rebuilds=rebuilds,
+        planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
+    )
     searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
     answers = await generator.registry.open_generator("extractive", {})
     return Ragstone(

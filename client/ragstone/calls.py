@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from ragstone import wire
+from ragstone import wire, wire_versions
 from ragstone.errors import FieldViolation, InvalidArgument
 from ragstone.fields import build, decode_floats, encode_choice, refusing
 from ragstone.types import (
@@ -27,6 +27,7 @@ from ragstone.types import (
     Fusion,
     Mode,
     Query,
+    RebuildPlan,
     Recipe,
     SearchResult,
     ServerInfo,
@@ -37,7 +38,7 @@ from ragstone.types import (
 )
 from ragstone.v1 import collections_pb2, documents_pb2, retrieval_pb2, values_pb2, versions_pb2
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(Generic[T_co]):
     """One call, ready to be sent; ``read`` makes the value of a reply."""
 
     method: Method
     request: Message
-    read: Callable[[Any], T]
+    read: Callable[[Any], T_co]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ _CHECK: Final = Method("/grpc.health.v1.Health/Check", Int32Value.FromString)
 
 def create_collection(name: str, recipe: Recipe | None) -> Call[Collection]:
     """CreateCollection."""
-    encoded = None if recipe is None else wire.encode_recipe(recipe)
+    encoded = None if recipe is None else wire_versions.encode_recipe(recipe)
     request = build(collections_pb2.CreateCollectionRequest, "", name=name, recipe=encoded)
     return Call(_METHODS["CreateCollection"], request, _collection)
 
@@ -116,7 +117,7 @@ def list_collections() -> Call[list[Collection]]:
     return Call(
         _METHODS["ListCollections"],
         collections_pb2.ListCollectionsRequest(),
-        lambda reply: [wire.decode_collection(found) for found in reply.collections],
+        lambda reply: [wire_versions.decode_collection(found) for found in reply.collections],
     )
 
 
@@ -138,18 +139,72 @@ def versions(collection: str) -> Call[list[Version]]:
     return Call(
         _METHODS["ListVersions"],
         request,
-        lambda reply: [wire.decode_version(found) for found in reply.versions],
+        lambda reply: [wire_versions.decode_version(found) for found in reply.versions],
     )
 
 
 def get_version(collection: str, name: str) -> Call[Version]:
     """GetVersion."""
     request = build(versions_pb2.GetVersionRequest, "", collection=collection, name=name)
-    return Call(_METHODS["GetVersion"], request, lambda reply: wire.decode_version(reply.version))
+    return Call(_METHODS["GetVersion"], request, _version)
+
+
+def create_version(collection: str, recipe: Recipe) -> Call[Version]:
+    """CreateVersion."""
+    encoded = wire_versions.encode_recipe(recipe)
+    request = build(versions_pb2.CreateVersionRequest, "", collection=collection, recipe=encoded)
+    return Call(_METHODS["CreateVersion"], request, _version)
+
+
+def plan_version(collection: str, recipe: Recipe) -> Call[RebuildPlan]:
+    """PlanVersion."""
+    encoded = wire_versions.encode_recipe(recipe)
+    request = build(versions_pb2.PlanVersionRequest, "", collection=collection, recipe=encoded)
+    return Call(_METHODS["PlanVersion"], request, lambda reply: wire_versions.decode_plan(reply.plan))
+
+
+def watch_version(collection: str, name: str) -> Call[Version]:
+    """WatchVersion; each reply of the stream is the version as it was then."""
+    request = build(versions_pb2.WatchVersionRequest, "", collection=collection, name=name)
+    return Call(_METHODS["WatchVersion"], request, _version)
+
+
+def promote(collection: str, name: str, force: bool) -> Call[Version]:
+    """PromoteVersion."""
+    request = build(versions_pb2.PromoteVersionRequest, "", collection=collection, name=name, force=force)
+    return Call(_METHODS["PromoteVersion"], request, _version)
+
+
+def rollback(collection: str) -> Call[Version]:
+    """RollbackVersion."""
+    request = build(versions_pb2.RollbackVersionRequest, "", collection=collection)
+    return Call(_METHODS["RollbackVersion"], request, _version)
+
+
+def pause_version(collection: str, name: str) -> Call[Version]:
+    """PauseVersion."""
+    request = build(versions_pb2.PauseVersionRequest, "", collection=collection, name=name)
+    return Call(_METHODS["PauseVersion"], request, _version)
+
+
+def resume_version(collection: str, name: str) -> Call[Version]:
+    """ResumeVersion."""
+    request = build(versions_pb2.ResumeVersionRequest, "", collection=collection, name=name)
+    return Call(_METHODS["ResumeVersion"], request, _version)
+
+
+def delete_version(collection: str, name: str) -> Call[int]:
+    """DeleteVersion: the bytes freed."""
+    request = build(versions_pb2.DeleteVersionRequest, "", collection=collection, name=name)
+    return Call(_METHODS["DeleteVersion"], request, lambda reply: int(reply.bytes_freed))
 
 
 def _collection(reply: Any) -> Collection:
-    return wire.decode_collection(reply.collection)
+    return wire_versions.decode_collection(reply.collection)
+
+
+def _version(reply: Any) -> Version:
+    return wire_versions.decode_version(reply.version)
 
 
 # -- documents --------------------------------------------------------------------------------

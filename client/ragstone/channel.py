@@ -71,10 +71,17 @@ SERVICE_CONFIG: Final = {
         },
         # An import resumes by itself: only it knows what was acknowledged.
         {"name": [{"service": "ragstone.v1.Documents", "method": "ImportDocuments"}]},
+        # Twice would be another rebuild, or back to where the rollback came from.
+        {
+            "name": [
+                {"service": "ragstone.v1.Versions", "method": "CreateVersion"},
+                {"service": "ragstone.v1.Versions", "method": "RollbackVersion"},
+            ]
+        },
     ],
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
-"""Only UNAVAILABLE is tried again: every write carries a request id, so twice is once."""
+"""Only UNAVAILABLE is tried again, where twice is once: every write carries a request id."""
 
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, Unpack
 
-import grpc
-import grpc.aio
 from google.protobuf.message import Message
 
-from ragstone import calls, status
-from ragstone.calls import Call, Embeddings, Health, SearchOptions
+from ragstone import calls
+from ragstone.calls import Embeddings, Health, SearchOptions
 from ragstone.channel import TLS, destination
-from ragstone.errors import BackendUnavailable, FailedPrecondition, RagstoneError
+from ragstone.connection import AsyncConnection
+from ragstone.errors import BackendUnavailable
 from ragstone.importing import Import, OnProgress
 from ragstone.types import (
     AnswerEvent,
@@ -25,6 +23,7 @@ from ragstone.types import (
     Fusion,
     Mode,
     Query,
+    RebuildPlan,
     Recipe,
     SearchResult,
     ServerInfo,
@@ -33,8 +32,6 @@ from ragstone.types import (
     Wait,
     WriteResult,
 )
-
-T = TypeVar("T")
 
 
 class AsyncClient:
@@ -53,10 +50,7 @@ class AsyncClient:
         tls: TLS | bool | None = None,
         timeout: float = 30.0,
     ) -> None:
-        self._to = destination(address, token=token, tls=tls, timeout=timeout)
-        self._opened: grpc.aio.Channel | None = None
-        self._stubs: dict[str, Any] = {}
-        self._closed = False
+        self._connection = AsyncConnection(destination(address, token=token, tls=tls, timeout=timeout))
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,11 +62,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; calls on their way are cancelled."""
-        self._closed = True
-        channel, self._opened = self._opened, None
-        self._stubs.clear()
-        if channel is not None:
-            await channel.close(None)
+        await self._connection.close()
 
     # -- collections and versions -------------------------------------------------------------
 
@@ -80,31 +70,91 @@ class AsyncClient:
         self, name: str, *, recipe: Recipe | None = None, timeout: float | None = None
     ) -> Collection:
         """Create a collection. Raises AlreadyExists, or InvalidArgument for a wrong name or recipe."""
-        return await self._unary(calls.create_collection(name, recipe), timeout)
+        return await self._connection.unary(calls.create_collection(name, recipe), timeout)
 
     async def get_collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """One collection. Raises NotFound."""
-        return await self._unary(calls.get_collection(name), timeout)
+        return await self._connection.unary(calls.get_collection(name), timeout)
 
     async def list_collections(self, *, timeout: float | None = None) -> list[Collection]:
         """All collections, by name."""
-        return await self._unary(calls.list_collections(), timeout)
+        return await self._connection.unary(calls.list_collections(), timeout)
 
     async def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a collection and all that it holds. Raises NotFound."""
-        await self._unary(calls.delete_collection(name), timeout)
+        await self._connection.unary(calls.delete_collection(name), timeout)
 
     async def compact(self, collection: str, *, timeout: float | None = None) -> Collection:
         """Merge the serving version's small parts; answers do not change. Raises NotFound."""
-        return await self._unary(calls.compact(collection), timeout)
+        return await self._connection.unary(calls.compact(collection), timeout)
 
     async def versions(self, collection: str, *, timeout: float | None = None) -> list[Version]:
         """All index versions of a collection, oldest first. Raises NotFound."""
-        return await self._unary(calls.versions(collection), timeout)
+        return await self._connection.unary(calls.versions(collection), timeout)
 
     async def get_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """One index version. Raises NotFound."""
-        return await self._unary(calls.get_version(collection, name), timeout)
+        return await self._connection.unary(calls.get_version(collection, name), timeout)
+
+    async def create_version(
+        self, collection: str, recipe: Recipe, *, timeout: float | None = None
+    ) -> Version:
+        """Begin a rebuild into another recipe; the serving version goes on serving.
+
+        The options in ``recipe`` replace those of the serving version's, what it leaves out stays, and a
+        section that names another ``kind`` starts from that kind's defaults. Raises NotFound, InvalidArgument
+        naming ``recipe.<section>.<key>``, Conflict naming the rebuild that is already under way,
+        FailedPrecondition when nothing would change.
+        """
+        return await self._connection.unary(calls.create_version(collection, recipe), timeout)
+
+    async def plan_version(
+        self, collection: str, recipe: Recipe, *, timeout: float | None = None
+    ) -> RebuildPlan:
+        """What ``create_version`` would do and take; changes nothing. Raises what it raises."""
+        return await self._connection.unary(calls.plan_version(collection, recipe), timeout)
+
+    def watch_version(
+        self, collection: str, name: str, *, timeout: float | None = None
+    ) -> AsyncIterator[Version]:
+        """The version now and whenever it changed, until it is ready, serving, failed or deleted.
+
+        Leaving the iteration early leaves the rebuild alone. Without a ``timeout`` there is no deadline.
+        Raises NotFound, and BackendUnavailable when the server goes: the rebuild goes on when it is back.
+        """
+        return self._connection.stream(calls.watch_version(collection, name), timeout, endless=True)
+
+    async def promote(
+        self, collection: str, name: str, *, force: bool = False, timeout: float | None = None
+    ) -> Version:
+        """Let a ready version serve; ``force`` also one whose gates did not pass.
+
+        One that serves already stays so. Raises NotFound, FailedPrecondition naming the gates that did not
+        pass or the state that it is in, Conflict when somebody else promoted meanwhile.
+        """
+        return await self._connection.unary(calls.promote(collection, name, force), timeout)
+
+    async def rollback(self, collection: str, *, timeout: float | None = None) -> Version:
+        """Let the version serve that served before. Raises NotFound, FailedPrecondition if there is none."""
+        return await self._connection.unary(calls.rollback(collection), timeout)
+
+    async def pause_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
+        """Stop the work on a version until it is resumed; what is done stays.
+
+        Raises NotFound, FailedPrecondition in a state without work.
+        """
+        return await self._connection.unary(calls.pause_version(collection, name), timeout)
+
+    async def resume_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
+        """Go on with a version that is paused. Raises NotFound, FailedPrecondition in another state."""
+        return await self._connection.unary(calls.resume_version(collection, name), timeout)
+
+    async def delete_version(self, collection: str, name: str, *, timeout: float | None = None) -> int:
+        """Delete a version with its files; returns the bytes freed. One under way is stopped.
+
+        Raises NotFound, FailedPrecondition for the version that serves.
+        """
+        return await self._connection.unary(calls.delete_version(collection, name), timeout)
 
     # -- documents ----------------------------------------------------------------------------
 
@@ -122,7 +172,7 @@ class AsyncClient:
         A repeated ``request_id`` is answered from the first request. Raises InvalidArgument naming what
         is wrong, also for more than 1,000 documents: ``import_documents`` takes any number.
         """
-        return await self._unary(calls.upsert(collection, documents, request_id, wait), timeout)
+        return await self._connection.unary(calls.upsert(collection, documents, request_id, wait), timeout)
 
     async def import_documents(
         self,
@@ -144,7 +194,7 @@ class AsyncClient:
         source = _requests(state, documents)
         while True:
             try:
-                await self._import(state, source, timeout)
+                await self._connection.send(state, source, timeout)
             except BackendUnavailable:
                 delay_s = state.next_delay_s()
                 if delay_s is None:
@@ -157,7 +207,7 @@ class AsyncClient:
         self, collection: str, document_id: str, *, timeout: float | None = None
     ) -> Document:
         """One document. Raises NotFound."""
-        return await self._unary(calls.get_document(collection, document_id), timeout)
+        return await self._connection.unary(calls.get_document(collection, document_id), timeout)
 
     async def list_documents(
         self, collection: str, *, page_size: int = 100, timeout: float | None = None
@@ -166,7 +216,7 @@ class AsyncClient:
         token = ""
         while True:
             call = calls.list_documents(collection, page_size, token)
-            documents, token = await self._unary(call, timeout)
+            documents, token = await self._connection.unary(call, timeout)
             for document in documents:
                 yield document
             if not token:
@@ -186,7 +236,7 @@ class AsyncClient:
 
         Raises InvalidArgument unless exactly one of the two is given, InvalidFilter with the column.
         """
-        return await self._unary(calls.delete(collection, ids, filter, request_id, wait), timeout)
+        return await self._connection.unary(calls.delete(collection, ids, filter, request_id, wait), timeout)
 
     # -- retrieval ----------------------------------------------------------------------------
 
@@ -227,7 +277,7 @@ class AsyncClient:
             page_token=page_token,
             min_seq=min_seq,
         )
-        return await self._unary(calls.search(collection, asked), timeout)
+        return await self._connection.unary(calls.search(collection, asked), timeout)
 
     async def search_pages(
         self,
@@ -248,9 +298,9 @@ class AsyncClient:
         self, collection: str, queries: Sequence[Query], *, timeout: float | None = None
     ) -> list[SearchResult]:
         """One result a query, in their order, all from one state of the collection."""
-        return await self._unary(calls.batch_search(collection, queries), timeout)
+        return await self._connection.unary(calls.batch_search(collection, queries), timeout)
 
-    async def answer(
+    def answer(
         self,
         collection: str,
         question: str,
@@ -278,100 +328,21 @@ class AsyncClient:
             depth=depth,
             min_seq=min_seq,
         )
-        call = calls.answer(collection, asked)
-        stream = self._stub("unary_stream", call.method)(call.request, **self._terms(timeout))
-        try:
-            async for reply in stream:
-                event = call.read(reply)
-                if event is not None:
-                    yield event
-        except grpc.aio.AioRpcError as exc:
-            raise self._error(exc) from exc
-        finally:
-            stream.cancel()
+        return self._connection.stream(calls.answer(collection, asked), timeout)
 
     async def embed(
         self, collection: str, texts: Sequence[str], *, kind: str = "query", timeout: float | None = None
     ) -> Embeddings:
         """Vectors of texts as the collection embeds them, as ``query`` or as ``passage``."""
-        return await self._unary(calls.embed(collection, texts, kind), timeout)
+        return await self._connection.unary(calls.embed(collection, texts, kind), timeout)
 
     async def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is and what it accepts."""
-        return await self._unary(calls.info(), timeout)
+        return await self._connection.unary(calls.info(), timeout)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> Health:
         """Whether the server, or one of its services, takes calls. Raises NotFound for no such service."""
-        return await self._unary(calls.health(service), timeout)
-
-    # -- the wire -----------------------------------------------------------------------------
-
-    async def _unary(self, call: Call[T], timeout: float | None) -> T:
-        try:
-            reply = await self._stub("unary_unary", call.method)(call.request, **self._terms(timeout))
-        except grpc.aio.AioRpcError as exc:
-            raise self._error(exc) from exc
-        return call.read(reply)
-
-    async def _import(self, state: Import, source: AsyncIterator[Message], timeout: float | None) -> None:
-        """Send over one connection until all is acknowledged or the connection fails."""
-        stream = self._stub("stream_stream", calls.IMPORT)(timeout=timeout, metadata=self._to.metadata)
-        state.connect()
-        more = True
-        try:
-            while more or state.pending:
-                while more and state.has_room:
-                    following = state.resend() or await anext(source, None)
-                    more = following is not None
-                    await (stream.write(following) if more else stream.done_writing())
-                if state.pending:
-                    state.receive(await _read(stream))
-            with suppress(grpc.aio.AioRpcError):  # all is acknowledged; the server sees an end in order
-                await stream.read()
-        except grpc.aio.AioRpcError as exc:
-            # A write that meets the end of the call overwrites the call's status (grpc/grpc#36066). The
-            # next connection writes no more than it reads, and so learns what the matter was.
-            if exc.details() == "Internal error from Core":
-                raise BackendUnavailable("the connection ended during a write") from exc
-            raise self._error(exc) from exc
-        except asyncio.InvalidStateError as exc:  # the call had ended before something was written
-            raise await self._error_of(stream) from exc
-        finally:
-            stream.cancel()
-
-    def _stub(self, kind: str, method: calls.Method) -> Any:
-        """The channel's callable of a method. The channel opens in the loop of the first call."""
-        stub = self._stubs.get(method.path)
-        if stub is None:
-            if self._closed:
-                raise FailedPrecondition("the client is closed")
-            if self._opened is None:
-                self._opened = self._open()
-            make = getattr(self._opened, kind)
-            stub = make(method.path, request_serializer=_serialize, response_deserializer=method.parse)
-            self._stubs[method.path] = stub
-        return stub
-
-    def _open(self) -> grpc.aio.Channel:
-        if self._to.tls is None:
-            return grpc.aio.insecure_channel(self._to.address, self._to.options)
-        return grpc.aio.secure_channel(self._to.address, self._to.tls.credentials(), self._to.options)
-
-    def _terms(self, timeout: float | None) -> dict[str, Any]:
-        timeout_s = self._to.timeout_s if timeout is None else timeout
-        return {"timeout": timeout_s, "metadata": self._to.metadata}
-
-    def _error(self, error: Any) -> RagstoneError:
-        trailers = error.trailing_metadata()
-        return status.from_call(error.code().name, error.details(), trailers, target=self._to.address)
-
-    async def _error_of(self, stream: Any) -> RagstoneError:
-        code, details, trailers = (
-            await stream.code(),
-            await stream.details(),
-            await stream.trailing_metadata(),
-        )
-        return status.from_call(code.name, details, trailers, target=self._to.address)
+        return await self._connection.unary(calls.health(service), timeout)
 
 
 async def _requests(
@@ -389,15 +360,3 @@ async def _requests(
     else:
         for request in state.requests(iter(documents)):
             yield request
-
-
-async def _read(stream: Any) -> Any:
-    """The next response. Raises BackendUnavailable when the server ended the stream too early."""
-    reply = await stream.read()
-    if reply is grpc.aio.EOF:
-        raise BackendUnavailable("the server ended an import before it had acknowledged everything")
-    return reply
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()

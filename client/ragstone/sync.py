@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, Unpack
 
-import grpc
-from google.protobuf.message import Message
-
-from ragstone import calls, status
-from ragstone.calls import Call, Embeddings, Health, SearchOptions
+from ragstone import calls
+from ragstone.calls import Embeddings, Health, SearchOptions
 from ragstone.channel import TLS, destination
-from ragstone.errors import BackendUnavailable, FailedPrecondition, RagstoneError
+from ragstone.connection import Connection
+from ragstone.errors import BackendUnavailable
 from ragstone.importing import Import, OnProgress
 from ragstone.types import (
     AnswerEvent,
@@ -24,6 +20,7 @@ from ragstone.types import (
     Fusion,
     Mode,
     Query,
+    RebuildPlan,
     Recipe,
     SearchResult,
     ServerInfo,
@@ -32,8 +29,6 @@ from ragstone.types import (
     Wait,
     WriteResult,
 )
-
-T = TypeVar("T")
 
 
 class Client:
@@ -52,10 +47,7 @@ class Client:
         tls: TLS | bool | None = None,
         timeout: float = 30.0,
     ) -> None:
-        self._to = destination(address, token=token, tls=tls, timeout=timeout)
-        self._channel = self._open()
-        self._stubs: dict[str, Any] = {}
-        self._closed = False
+        self._connection = Connection(destination(address, token=token, tls=tls, timeout=timeout))
 
     def __enter__(self) -> Self:
         return self
@@ -67,9 +59,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls on their way are cancelled."""
-        self._closed = True
-        self._stubs.clear()
-        self._channel.close()
+        self._connection.close()
 
     # -- collections and versions -------------------------------------------------------------
 
@@ -77,31 +67,85 @@ class Client:
         self, name: str, *, recipe: Recipe | None = None, timeout: float | None = None
     ) -> Collection:
         """Create a collection. Raises AlreadyExists, or InvalidArgument for a wrong name or recipe."""
-        return self._unary(calls.create_collection(name, recipe), timeout)
+        return self._connection.unary(calls.create_collection(name, recipe), timeout)
 
     def get_collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """One collection. Raises NotFound."""
-        return self._unary(calls.get_collection(name), timeout)
+        return self._connection.unary(calls.get_collection(name), timeout)
 
     def list_collections(self, *, timeout: float | None = None) -> list[Collection]:
         """All collections, by name."""
-        return self._unary(calls.list_collections(), timeout)
+        return self._connection.unary(calls.list_collections(), timeout)
 
     def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a collection and all that it holds. Raises NotFound."""
-        self._unary(calls.delete_collection(name), timeout)
+        self._connection.unary(calls.delete_collection(name), timeout)
 
     def compact(self, collection: str, *, timeout: float | None = None) -> Collection:
         """Merge the serving version's small parts; answers do not change. Raises NotFound."""
-        return self._unary(calls.compact(collection), timeout)
+        return self._connection.unary(calls.compact(collection), timeout)
 
     def versions(self, collection: str, *, timeout: float | None = None) -> list[Version]:
         """All index versions of a collection, oldest first. Raises NotFound."""
-        return self._unary(calls.versions(collection), timeout)
+        return self._connection.unary(calls.versions(collection), timeout)
 
     def get_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """One index version. Raises NotFound."""
-        return self._unary(calls.get_version(collection, name), timeout)
+        return self._connection.unary(calls.get_version(collection, name), timeout)
+
+    def create_version(self, collection: str, recipe: Recipe, *, timeout: float | None = None) -> Version:
+        """Begin a rebuild into another recipe; the serving version goes on serving.
+
+        The options in ``recipe`` replace those of the serving version's, what it leaves out stays, and a
+        section that names another ``kind`` starts from that kind's defaults. Raises NotFound, InvalidArgument
+        naming ``recipe.<section>.<key>``, Conflict naming the rebuild that is already under way,
+        FailedPrecondition when nothing would change.
+        """
+        return self._connection.unary(calls.create_version(collection, recipe), timeout)
+
+    def plan_version(self, collection: str, recipe: Recipe, *, timeout: float | None = None) -> RebuildPlan:
+        """What ``create_version`` would do and take; changes nothing. Raises what it raises."""
+        return self._connection.unary(calls.plan_version(collection, recipe), timeout)
+
+    def watch_version(self, collection: str, name: str, *, timeout: float | None = None) -> Iterator[Version]:
+        """The version now and whenever it changed, until it is ready, serving, failed or deleted.
+
+        Leaving the iteration early leaves the rebuild alone. Without a ``timeout`` there is no deadline.
+        Raises NotFound, and BackendUnavailable when the server goes: the rebuild goes on when it is back.
+        """
+        return self._connection.stream(calls.watch_version(collection, name), timeout, endless=True)
+
+    def promote(
+        self, collection: str, name: str, *, force: bool = False, timeout: float | None = None
+    ) -> Version:
+        """Let a ready version serve; ``force`` also one whose gates did not pass.
+
+        One that serves already stays so. Raises NotFound, FailedPrecondition naming the gates that did not
+        pass or the state that it is in, Conflict when somebody else promoted meanwhile.
+        """
+        return self._connection.unary(calls.promote(collection, name, force), timeout)
+
+    def rollback(self, collection: str, *, timeout: float | None = None) -> Version:
+        """Let the version serve that served before. Raises NotFound, FailedPrecondition if there is none."""
+        return self._connection.unary(calls.rollback(collection), timeout)
+
+    def pause_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
+        """Stop the work on a version until it is resumed; what is done stays.
+
+        Raises NotFound, FailedPrecondition in a state without work.
+        """
+        return self._connection.unary(calls.pause_version(collection, name), timeout)
+
+    def resume_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
+        """Go on with a version that is paused. Raises NotFound, FailedPrecondition in another state."""
+        return self._connection.unary(calls.resume_version(collection, name), timeout)
+
+    def delete_version(self, collection: str, name: str, *, timeout: float | None = None) -> int:
+        """Delete a version with its files; returns the bytes freed. One under way is stopped.
+
+        Raises NotFound, FailedPrecondition for the version that serves.
+        """
+        return self._connection.unary(calls.delete_version(collection, name), timeout)
 
     # -- documents ----------------------------------------------------------------------------
 
@@ -119,7 +163,7 @@ class Client:
         A repeated ``request_id`` is answered from the first request. Raises InvalidArgument naming what
         is wrong, also for more than 1,000 documents: ``import_documents`` takes any number.
         """
-        return self._unary(calls.upsert(collection, documents, request_id, wait), timeout)
+        return self._connection.unary(calls.upsert(collection, documents, request_id, wait), timeout)
 
     def import_documents(
         self,
@@ -141,7 +185,7 @@ class Client:
         source = state.requests(iter(documents))
         while True:
             try:
-                self._import(state, source, timeout)
+                self._connection.send(state, source, timeout)
             except BackendUnavailable:
                 delay_s = state.next_delay_s()
                 if delay_s is None:
@@ -152,7 +196,7 @@ class Client:
 
     def get_document(self, collection: str, document_id: str, *, timeout: float | None = None) -> Document:
         """One document. Raises NotFound."""
-        return self._unary(calls.get_document(collection, document_id), timeout)
+        return self._connection.unary(calls.get_document(collection, document_id), timeout)
 
     def list_documents(
         self, collection: str, *, page_size: int = 100, timeout: float | None = None
@@ -161,7 +205,7 @@ class Client:
         token = ""
         while True:
             call = calls.list_documents(collection, page_size, token)
-            documents, token = self._unary(call, timeout)
+            documents, token = self._connection.unary(call, timeout)
             yield from documents
             if not token:
                 return
@@ -180,7 +224,7 @@ class Client:
 
         Raises InvalidArgument unless exactly one of the two is given, InvalidFilter with the column.
         """
-        return self._unary(calls.delete(collection, ids, filter, request_id, wait), timeout)
+        return self._connection.unary(calls.delete(collection, ids, filter, request_id, wait), timeout)
 
     # -- retrieval ----------------------------------------------------------------------------
 
@@ -221,7 +265,7 @@ class Client:
             page_token=page_token,
             min_seq=min_seq,
         )
-        return self._unary(calls.search(collection, asked), timeout)
+        return self._connection.unary(calls.search(collection, asked), timeout)
 
     def search_pages(
         self,
@@ -242,7 +286,7 @@ class Client:
         self, collection: str, queries: Sequence[Query], *, timeout: float | None = None
     ) -> list[SearchResult]:
         """One result a query, in their order, all from one state of the collection."""
-        return self._unary(calls.batch_search(collection, queries), timeout)
+        return self._connection.unary(calls.batch_search(collection, queries), timeout)
 
     def answer(
         self,
@@ -272,96 +316,18 @@ class Client:
             depth=depth,
             min_seq=min_seq,
         )
-        call = calls.answer(collection, asked)
-        stream = self._stub("unary_stream", call.method)(call.request, **self._terms(timeout))
-        try:
-            for reply in stream:
-                event = call.read(reply)
-                if event is not None:
-                    yield event
-        except grpc.RpcError as exc:
-            raise self._error(exc) from exc
-        finally:
-            stream.cancel()
+        return self._connection.stream(calls.answer(collection, asked), timeout)
 
     def embed(
         self, collection: str, texts: Sequence[str], *, kind: str = "query", timeout: float | None = None
     ) -> Embeddings:
         """Vectors of texts as the collection embeds them, as ``query`` or as ``passage``."""
-        return self._unary(calls.embed(collection, texts, kind), timeout)
+        return self._connection.unary(calls.embed(collection, texts, kind), timeout)
 
     def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is and what it accepts."""
-        return self._unary(calls.info(), timeout)
+        return self._connection.unary(calls.info(), timeout)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> Health:
         """Whether the server, or one of its services, takes calls. Raises NotFound for no such service."""
-        return self._unary(calls.health(service), timeout)
-
-    # -- the wire -----------------------------------------------------------------------------
-
-    def _unary(self, call: Call[T], timeout: float | None) -> T:
-        try:
-            reply = self._stub("unary_unary", call.method)(call.request, **self._terms(timeout))
-        except grpc.RpcError as exc:
-            raise self._error(exc) from exc
-        return call.read(reply)
-
-    def _import(self, state: Import, source: Iterator[Message], timeout: float | None) -> None:
-        """Send over one connection until all is acknowledged or the connection fails."""
-        outgoing: SimpleQueue[Message | None] = SimpleQueue()
-        stub = self._stub("stream_stream", calls.IMPORT)
-        stream = stub(iter(outgoing.get, None), timeout=timeout, metadata=self._to.metadata)
-        state.connect()
-        more = True
-        try:
-            while more or state.pending:
-                while more and state.has_room:
-                    following = state.resend() or next(source, None)
-                    more = following is not None
-                    outgoing.put(following)
-                if state.pending:
-                    state.receive(_read(stream))
-            with suppress(grpc.RpcError):  # all is acknowledged; the server sees an end in order
-                next(stream, None)
-        except grpc.RpcError as exc:
-            raise self._error(exc) from exc
-        finally:
-            outgoing.put(None)
-            stream.cancel()
-
-    def _stub(self, kind: str, method: calls.Method) -> Any:
-        """The channel's callable of a method."""
-        stub = self._stubs.get(method.path)
-        if stub is None:
-            if self._closed:
-                raise FailedPrecondition("the client is closed")
-            make = getattr(self._channel, kind)
-            stub = make(method.path, request_serializer=_serialize, response_deserializer=method.parse)
-            self._stubs[method.path] = stub
-        return stub
-
-    def _open(self) -> grpc.Channel:
-        if self._to.tls is None:
-            return grpc.insecure_channel(self._to.address, self._to.options)
-        return grpc.secure_channel(self._to.address, self._to.tls.credentials(), self._to.options)
-
-    def _terms(self, timeout: float | None) -> dict[str, Any]:
-        timeout_s = self._to.timeout_s if timeout is None else timeout
-        return {"timeout": timeout_s, "metadata": self._to.metadata}
-
-    def _error(self, error: Any) -> RagstoneError:
-        trailers = error.trailing_metadata()
-        return status.from_call(error.code().name, error.details(), trailers, target=self._to.address)
-
-
-def _read(stream: Any) -> Any:
-    """The next response. Raises BackendUnavailable when the server ended the stream too early."""
-    try:
-        return next(stream)
-    except StopIteration:
-        raise BackendUnavailable("the server ended an import before it had acknowledged everything") from None
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+        return self._connection.unary(calls.health(service), timeout)

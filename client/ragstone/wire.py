@@ -1,8 +1,8 @@
-"""The public values <-> protobuf, pure.
+"""The public values <-> protobuf, pure: documents, queries, results and answers.
 
-``encode_x`` and ``decode_x`` are each other's inverse, but for what protobuf cannot carry: the numbers
-of recipes and stats travel as doubles (whole ones come back as ``int``), a datetime without a zone is
-taken as UTC, tuples in metadata come back as lists, and vectors as float32. ``put_x`` encodes in place.
+``encode_x`` and ``decode_x`` are each other's inverse, but for what protobuf cannot carry: a datetime
+without a zone is taken as UTC, tuples in metadata come back as lists, and vectors as float32. ``put_x``
+encodes in place. Recipes, versions and collections are in ``wire_versions``.
 
 Encoding raises ``InvalidArgument`` that names the field by its path in the request. Decoding refuses
 what the rules in the protos cannot express; the server checks those rules first.
@@ -18,18 +18,13 @@ from ragstone.fields import (
     build,
     decode_floats,
     decode_metadata,
-    decode_options,
-    decode_time,
     encode_choice,
-    encode_options,
-    encode_time,
     encode_vector,
     put_metadata,
 )
 from ragstone.types import (
     AnswerEvent,
     Citation,
-    Collection,
     Contexts,
     Document,
     Done,
@@ -39,17 +34,15 @@ from ragstone.types import (
     LegScore,
     Mode,
     Query,
-    Recipe,
     SearchResult,
     ServerInfo,
     TextDelta,
     Usage,
     VectorLike,
-    Version,
     Wait,
     WriteResult,
 )
-from ragstone.v1 import collections_pb2, retrieval_pb2, values_pb2
+from ragstone.v1 import retrieval_pb2, values_pb2
 
 MAX_TEXT_BYTES: Final = 8 * 2**20
 """UTF-8 bytes of one document's text."""
@@ -75,11 +68,6 @@ EMBED_KINDS: Final[_Numbers] = {
 _FINISHES: Final[_Numbers] = {
     finish: retrieval_pb2.FinishReason.Value(f"FINISH_REASON_{finish.name}") for finish in FinishReason
 }
-_STATES: Final[_Numbers] = {
-    name.removeprefix("VERSION_STATE_").lower(): number
-    for name, number in values_pb2.VersionState.items()
-    if number
-}
 # The way back: number 0, unset, is the default.
 _MODE_OF: Final[Mapping[int, Mode]] = {0: Mode.HYBRID, **{MODES[mode]: mode for mode in Mode}}
 _WAIT_OF: Final[Mapping[int, Wait]] = {0: Wait.INDEXED, **{WAITS[wait]: wait for wait in Wait}}
@@ -89,7 +77,6 @@ _EMBED_KIND_OF: Final[Mapping[int, str]] = {
     **{number: name for name, number in EMBED_KINDS.items()},
 }
 _FINISH_OF: Final[Mapping[int, FinishReason]] = {_FINISHES[finish]: finish for finish in FinishReason}
-_STATE_OF: Final[Mapping[int, str]] = {number: state for state, number in _STATES.items()}
 
 
 # -- documents and writes ---------------------------------------------------------------------
@@ -334,75 +321,7 @@ _EVENTS: Final[Mapping[str, Callable[[Any], AnswerEvent]]] = {
 }
 
 
-# -- collections and versions -----------------------------------------------------------------
-
-
-def encode_recipe(recipe: Recipe, at: str = "recipe.") -> values_pb2.Recipe:
-    """A recipe. Raises InvalidArgument naming the section."""
-    sections = {name: encode_options(getattr(recipe, name), at + name) for name in _SECTIONS}
-    return values_pb2.Recipe(**sections)
-
-
-def decode_recipe(message: values_pb2.Recipe) -> Recipe:
-    """The reverse of ``encode_recipe``."""
-    return Recipe(**{name: decode_options(getattr(message, name)) for name in _SECTIONS})
-
-
-_SECTIONS: Final = ("embedder", "chunker", "index", "lexical", "fusion", "reranker")
-
-
-def encode_version(version: Version) -> values_pb2.Version:
-    """An index version."""
-    return values_pb2.Version(
-        name=version.name,
-        collection=version.collection,
-        state=_STATES.get(version.state, values_pb2.VERSION_STATE_UNSPECIFIED),
-        recipe=encode_recipe(version.recipe),
-        space=version.space,
-        dim=version.dim,
-        applied_seq=version.applied_seq,
-        created_at=encode_time(version.created_at),
-        stats=encode_options(version.stats, "stats"),
-    )
-
-
-def decode_version(message: values_pb2.Version) -> Version:
-    """The reverse of ``encode_version``; a state that this version does not know is ``unknown``."""
-    return Version(
-        name=message.name,
-        collection=message.collection,
-        state=_STATE_OF.get(message.state, "unknown"),
-        recipe=decode_recipe(message.recipe),
-        space=message.space,
-        dim=message.dim,
-        applied_seq=message.applied_seq,
-        created_at=decode_time(message.created_at),
-        stats=decode_options(message.stats),
-    )
-
-
-def encode_collection(collection: Collection) -> collections_pb2.Collection:
-    """A collection."""
-    return collections_pb2.Collection(
-        name=collection.name,
-        serving=encode_version(collection.serving),
-        documents=collection.documents,
-        chunks=collection.chunks,
-        seq=collection.seq,
-        created_at=encode_time(collection.created_at),
-    )
-
-
-def decode_collection(message: collections_pb2.Collection) -> Collection:
-    """The reverse of ``encode_collection``."""
-    return Collection(
-        name=message.name,
-        serving=decode_version(message.serving),
-        documents=message.documents,
-        chunks=message.chunks,
-        seq=message.seq,
-        created_at=decode_time(message.created_at),
-    )
+# -- the server -------------------------------------------------------------------------------
 
 
 def encode_info(info: ServerInfo) -> retrieval_pb2.GetInfoResponse:

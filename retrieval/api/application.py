@@ -13,6 +13,7 @@ from ragstone.types import (
     Collection,
     Document,
     Query,
+    RebuildPlan,
     Recipe,
     SearchResult,
     ServerInfo,
@@ -54,7 +55,65 @@ class Application(Protocol):
         ...
 
     async def get_version(self, collection: str, name: str) -> Version:
-        """One index version."""
+        """One index version. Raises NotFound, as every call for a version does."""
+        ...
+
+    async def create_version(self, collection: str, recipe: Recipe) -> Version:
+        """Begin a rebuild and return its version without waiting for more.
+
+        The options in ``recipe`` replace those of the serving version's, what it leaves out stays, and a
+        section that names another ``kind`` starts from that kind's defaults. Raises InvalidArgument naming
+        ``recipe.<section>.<key>``, Conflict naming the rebuild that is already under way, FailedPrecondition
+        when nothing would change.
+        """
+        ...
+
+    async def plan_version(self, collection: str, recipe: Recipe) -> RebuildPlan:
+        """What ``create_version`` would do; changes nothing. Raises InvalidArgument and FailedPrecondition
+        as it does.
+        """
+        ...
+
+    def watch_version(self, collection: str, name: str) -> AsyncIterator[Version]:
+        """The version now and whenever it changed, at most a few times a second.
+
+        Ends when it is ready, serving, failed or deleted. Each step may run in a task of its own; a step
+        that is cancelled ends the iteration. Stopping to watch changes nothing for the version.
+        """
+        ...
+
+    async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
+        """Let a ready version serve, with ``force`` also one whose gates did not pass.
+
+        Returns one that serves already as it is: a caller that got no answer asks again. Raises
+        FailedPrecondition with the gates' numbers in message and metadata, or naming a state that is not
+        ready, and Conflict when somebody else promoted meanwhile.
+        """
+        ...
+
+    async def rollback(self, collection: str) -> Version:
+        """The version that served before, serving again. Raises FailedPrecondition when there is none."""
+        ...
+
+    async def pause_version(self, collection: str, name: str) -> Version:
+        """Stop the work on a version. Returns one that is paused already as it is.
+
+        Raises FailedPrecondition in a state without work.
+        """
+        ...
+
+    async def resume_version(self, collection: str, name: str) -> Version:
+        """Go on with a paused version. Returns one that is at work already as it is.
+
+        Raises FailedPrecondition in a state without work.
+        """
+        ...
+
+    async def delete_version(self, collection: str, name: str) -> int:
+        """Delete a version and its files, and stop the work on it; returns the bytes freed.
+
+        Raises FailedPrecondition for the version that serves.
+        """
         ...
 
     async def upsert(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ragstone import wire
+from ragstone import wire_versions as wire
 from ragstone.v1 import collections_pb2 as pb
 from retrieval.api.application import Application
 from retrieval.api.interceptors import Caller, Edge

@@ -36,6 +36,8 @@ from retrieval.telemetry import Calls, Metrics
 _M = TypeVar("_M", bound=Message)
 _Context = ServicerContext[Any, Any]
 
+_CLOSING = "the server is shutting down"
+
 ANYONE = "default"
 """The tenant of every call to a server without tokens."""
 _CLOCKS_APART_S: Final = 0.05
@@ -70,8 +72,11 @@ class Edge:
         self._reader = Reader()
         self._log = structlog.get_logger("ragstone.api")
         self._log_calls = log_calls
-        self.closing = False
-        """Set when the server wants long streams to end."""
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End the long streams: watches at once, imports before their next request."""
+        self._closing.set()
 
     def unary(
         self, kind: type[_M], handler: Callable[[_M, Caller], Awaitable[Message]], *, admit: bool = True
@@ -122,6 +127,46 @@ class Edge:
 
         return grpc.unary_stream_rpc_method_handler(call)
 
+    def watch(
+        self, kind: type[_M], handler: Callable[[_M, Caller], AsyncIterator[Message]]
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """One request, and responses for as long as the caller listens and the server serves.
+
+        A watch is no work, so it takes no place of those that admission has to give.
+        """
+
+        calls = self._calls(kind)
+
+        async def call(data: bytes, context: _Context) -> AsyncIterator[bytes]:
+            started = time.perf_counter()
+            try:
+                caller = self._caller(context)
+                replies = handler(self._reader.read(kind, data), _in_time(caller, context))
+                async with aclosing(replies):  # type: ignore[type-var]
+                    while (reply := await self._next(replies)) is not None:
+                        yield reply.SerializeToString()
+            except BaseException as exc:
+                await self._failed(calls, started, context, exc)
+                raise
+            self._answered(calls, started)
+
+        return grpc.unary_stream_rpc_method_handler(call)
+
+    async def _next(self, replies: AsyncIterator[Message]) -> Message | None:
+        """The next reply, ``None`` after the last. Raises BackendUnavailable when the edge closes first."""
+        following = asyncio.ensure_future(anext(replies, None))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((following, closing), return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                raise BackendUnavailable(_CLOSING)
+            return following.result()
+        finally:
+            # Both have to have ended: an iterator cannot be closed while a step of it runs.
+            for task in (following, closing):
+                task.cancel()
+            await asyncio.wait((following, closing))
+
     def conversation(
         self,
         kind: type[_M],
@@ -140,8 +185,8 @@ class Edge:
             try:
                 caller = self._caller(context)
                 async for data in requests:
-                    if self.closing:
-                        raise BackendUnavailable("the server is shutting down")
+                    if self._closing.is_set():
+                        raise BackendUnavailable(_CLOSING)
                     request = self._reader.read(kind, data)
                     reply: Message | None = None
                     while reply is None:

@@ -94,7 +94,7 @@ class Server:
         await self._health.enter_graceful_shutdown()
         self._log.info("draining", seconds=self._options.drain_s)
         await asyncio.sleep(self._options.drain_s)
-        self._edge.closing = True
+        self._edge.close()
         await self._server.stop(self._options.grace_s)
         await self._app.close()
         self._log.info("stopped")

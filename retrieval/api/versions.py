@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from ragstone import wire
+from ragstone import wire_versions as wire
 from ragstone.v1 import versions_pb2 as pb
 from retrieval.api.application import Application
 from retrieval.api.interceptors import Caller, Edge
@@ -21,6 +23,14 @@ class VersionsServicer:
         return {
             "GetVersion": edge.unary(pb.GetVersionRequest, self.get, admit=False),
             "ListVersions": edge.unary(pb.ListVersionsRequest, self.list_all, admit=False),
+            "CreateVersion": edge.unary(pb.CreateVersionRequest, self.create, admit=False),
+            "PlanVersion": edge.unary(pb.PlanVersionRequest, self.plan, admit=False),
+            "WatchVersion": edge.watch(pb.WatchVersionRequest, self.watch),
+            "PromoteVersion": edge.unary(pb.PromoteVersionRequest, self.promote, admit=False),
+            "RollbackVersion": edge.unary(pb.RollbackVersionRequest, self.rollback, admit=False),
+            "PauseVersion": edge.unary(pb.PauseVersionRequest, self.pause, admit=False),
+            "ResumeVersion": edge.unary(pb.ResumeVersionRequest, self.resume, admit=False),
+            "DeleteVersion": edge.unary(pb.DeleteVersionRequest, self.delete, admit=False),
         }
 
     async def get(self, request: pb.GetVersionRequest, caller: Caller) -> pb.GetVersionResponse:
@@ -32,3 +42,50 @@ class VersionsServicer:
         """ListVersions."""
         versions = await self._app.versions(request.collection)
         return pb.ListVersionsResponse(versions=[wire.encode_version(version) for version in versions])
+
+    async def create(self, request: pb.CreateVersionRequest, caller: Caller) -> pb.CreateVersionResponse:
+        """CreateVersion."""
+        recipe = wire.decode_recipe(request.recipe)
+        version = await self._app.create_version(request.collection, recipe)
+        return pb.CreateVersionResponse(version=wire.encode_version(version))
+
+    async def plan(self, request: pb.PlanVersionRequest, caller: Caller) -> pb.PlanVersionResponse:
+        """PlanVersion."""
+        plan = await self._app.plan_version(request.collection, wire.decode_recipe(request.recipe))
+        return pb.PlanVersionResponse(plan=wire.encode_plan(plan))
+
+    async def watch(
+        self, request: pb.WatchVersionRequest, caller: Caller
+    ) -> AsyncIterator[pb.WatchVersionResponse]:
+        """WatchVersion."""
+        versions = self._app.watch_version(request.collection, request.name)
+        async with aclosing(versions):  # type: ignore[type-var]
+            async for version in versions:
+                yield pb.WatchVersionResponse(version=wire.encode_version(version))
+
+    async def promote(self, request: pb.PromoteVersionRequest, caller: Caller) -> pb.PromoteVersionResponse:
+        """PromoteVersion."""
+        version = await self._app.promote_version(request.collection, request.name, force=request.force)
+        return pb.PromoteVersionResponse(version=wire.encode_version(version))
+
+    async def rollback(
+        self, request: pb.RollbackVersionRequest, caller: Caller
+    ) -> pb.RollbackVersionResponse:
+        """RollbackVersion."""
+        version = await self._app.rollback(request.collection)
+        return pb.RollbackVersionResponse(version=wire.encode_version(version))
+
+    async def pause(self, request: pb.PauseVersionRequest, caller: Caller) -> pb.PauseVersionResponse:
+        """PauseVersion."""
+        version = await self._app.pause_version(request.collection, request.name)
+        return pb.PauseVersionResponse(version=wire.encode_version(version))
+
+    async def resume(self, request: pb.ResumeVersionRequest, caller: Caller) -> pb.ResumeVersionResponse:
+        """ResumeVersion."""
+        version = await self._app.resume_version(request.collection, request.name)
+        return pb.ResumeVersionResponse(version=wire.encode_version(version))
+
+    async def delete(self, request: pb.DeleteVersionRequest, caller: Caller) -> pb.DeleteVersionResponse:
+        """DeleteVersion."""
+        freed = await self._app.delete_version(request.collection, request.name)
+        return pb.DeleteVersionResponse(bytes_freed=freed)

@@ -8,7 +8,18 @@ import typer
 from typer.core import TyperGroup
 
 from ragstone.errors import RagstoneError
-from retrieval.cli import collections, demo, documents, evaluate, ingest, output, search, serve, versions
+from retrieval.cli import (
+    collections,
+    demo,
+    documents,
+    evaluate,
+    ingest,
+    output,
+    rebuild,
+    search,
+    serve,
+    versions,
+)
 from retrieval.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect
 
 
@@ -70,6 +81,7 @@ app.add_typer(collections.app, name="collections")
 app.add_typer(documents.app, name="documents")
 app.add_typer(versions.app, name="versions")
 app.command("ingest")(ingest.ingest)
+app.command("rebuild")(rebuild.rebuild)
 app.command("search")(search.search)
 app.command("ask")(search.ask)
 app.command("eval")(evaluate.evaluate)

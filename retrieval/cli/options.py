@@ -13,6 +13,8 @@ import typer
 from ragstone import Client, Recipe
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
+SECTIONS: Final = tuple(field.name for field in fields(Recipe))
+"""The tables of a recipe."""
 
 
 def _server_of_root(ctx: typer.Context, value: str) -> str:
@@ -73,11 +75,10 @@ def read_recipe(path: Path) -> Recipe:
         sections: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise typer.BadParameter(f"{path}: {exc}", param_hint="--recipe") from exc
-    known = [field.name for field in fields(Recipe)]
     for name, section in sections.items():
-        if name not in known or not isinstance(section, dict):
+        if name not in SECTIONS or not isinstance(section, dict):
             raise typer.BadParameter(
-                f"{path}: {name!r} is no section of a recipe; the sections are {', '.join(known)}",
+                f"{path}: {name!r} is no section of a recipe; the sections are {', '.join(SECTIONS)}",
                 param_hint="--recipe",
             )
     return Recipe(**sections)

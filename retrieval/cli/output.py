@@ -11,11 +11,23 @@ from typing import Any, Final
 import typer
 from rich import box
 from rich.console import Console, RenderableType
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from ragstone import errors
-from ragstone.types import Citation, Collection, Document, Hit, SearchResult, Usage, Version
+from ragstone.types import (
+    Citation,
+    Collection,
+    Document,
+    Gate,
+    Hit,
+    RebuildPlan,
+    Recipe,
+    SearchResult,
+    Usage,
+    Version,
+)
 
 SNIPPET_CHARS: Final = 280
 
@@ -26,7 +38,7 @@ HINTS: Final[Mapping[type[errors.RagstoneError], str]] = {
     errors.AlreadyExists: "choose another name, or use the one that is there",
     errors.Conflict: "somebody else changed it; run the command again",
     errors.SpaceMismatch: "`ragstone collections show NAME` names the space of its vectors",
-    errors.FailedPrecondition: "`ragstone collections show NAME` tells the state",
+    errors.FailedPrecondition: "`ragstone collections show` and `ragstone versions list` tell the state",
     errors.Unauthenticated: "give valid credentials",
     errors.PermissionDenied: "ask the server's operator for access",
     errors.Overloaded: "the server is busy; run the command again later",
@@ -128,7 +140,7 @@ def answer_json(
 
 
 def version_json(version: Version) -> dict[str, Any]:
-    """A version with its recipe."""
+    """A version with its recipe; ``progress`` is null where nothing is being built."""
     return {
         "name": version.name,
         "collection": version.collection,
@@ -137,9 +149,21 @@ def version_json(version: Version) -> dict[str, Any]:
         "dim": version.dim,
         "applied_seq": version.applied_seq,
         "created_at": version.created_at.isoformat(),
-        "recipe": {name: _sorted(section) for name, section in asdict(version.recipe).items() if section},
+        "recipe": _recipe_json(version.recipe),
         "stats": _sorted(version.stats),
+        "progress": None if version.progress is None else asdict(version.progress),
+        "reason": version.reason,
+        "gates": [asdict(gate) for gate in version.gates],
     }
+
+
+def plan_json(plan: RebuildPlan) -> dict[str, Any]:
+    """The plan of a rebuild; seconds and bytes as numbers."""
+    return {**asdict(plan), "recipe": _recipe_json(plan.recipe), "notes": list(plan.notes)}
+
+
+def _recipe_json(recipe: Recipe) -> dict[str, Any]:
+    return {name: _sorted(section) for name, section in asdict(recipe).items() if section}
 
 
 def _sorted(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,6 +248,55 @@ def result_line(result: SearchResult) -> str:
 def plan_lines(result: SearchResult) -> Iterator[str]:
     """How each leg looked, where the search explained itself."""
     return (f"{leg}: {how}" for leg, how in result.plan.items())
+
+
+def version_facts(version: Version) -> Table:
+    """A version but for its gates, and for what there is not."""
+    value = version_json(version)
+    return facts({key: entry for key, entry in value.items() if key != "gates" and entry not in (None, "")})
+
+
+def state(version: Version) -> str:
+    """The state, with how much of it is done."""
+    if version.progress is None or not version.progress.chunks_total:
+        return version.state
+    return f"{version.state}, {version.progress.chunks_done / version.progress.chunks_total:.0%}"
+
+
+def gates_table(gates: Sequence[Gate]) -> Table:
+    """What was checked before promotion."""
+    table = Table("gate", "passed", "value", "limit", "detail", box=box.SIMPLE_HEAD)
+    for gate in gates:
+        passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
+        table.add_row(Text(gate.name), passed, f"{gate.value:.6g}", f"{gate.limit:.6g}", Text(gate.detail))
+    return table
+
+
+def plan_table(plan: RebuildPlan) -> Table:
+    """What a rebuild would do and take."""
+    about = "about " if plan.chunks_estimated else ""
+    value = {
+        "documents": f"{plan.documents:,}",
+        "chunks": f"{about}{plan.chunks:,}",
+        "space": plan.space,
+        "dim": plan.dim,
+        "to embed": f"{about}{plan.texts_to_embed:,} texts, {plan.tokens:,} tokens",
+        "embedding": f"about {duration(plan.embed_s)}",
+        "building": f"about {duration(plan.build_s)}",
+        "disk": f"about {decimal(plan.disk_bytes)}",
+        "memory": f"about {decimal(plan.memory_bytes)}",
+        "recipe": _recipe_json(plan.recipe),
+    }
+    return facts({**value, **{f"note {i}": note for i, note in enumerate(plan.notes, start=1)}})
+
+
+def duration(seconds: float) -> str:
+    """The two largest units: ``2 h 05 min``, ``3 min 20 s``, ``12 s``."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, rest_min = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {rest_min:02} min"
+    return f"{minutes} min {rest_s:02} s" if minutes else f"{rest_s} s"
 
 
 def facts(value: Mapping[str, Any], *, prefix: str = "") -> Table:

@@ -1,16 +1,26 @@
-"""``ragstone versions``: list and show the index versions of a collection."""
+"""``ragstone versions``: look at the index versions of a collection, and say which one serves."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.filesize import decimal
 from rich.table import Table
 
+from ragstone.types import Version
 from retrieval.cli import output
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect
+from retrieval.cli.watching import expect_success, follow
 
-app = typer.Typer(no_args_is_help=True, help="Look at the index versions of a collection.")
+CALL_S: Final = 600.0
+"""Loading another model, checking gates and deleting large files take their time."""
+
+app = typer.Typer(no_args_is_help=True, help="Look at the versions of a collection, and say which serves.")
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="VERSION", show_default=False, help="The version's name.")
+]
 
 
 @app.command("list")
@@ -24,18 +34,96 @@ def list_(collection: CollectionArgument, server: ServerOption = "", as_json: Js
     table = Table("name", "state", "space", "dim", "applied seq", "created")
     for v in found:
         created = f"{v.created_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(v.name, v.state, v.space, str(v.dim), str(v.applied_seq), created)
+        table.add_row(v.name, output.state(v), v.space, str(v.dim), str(v.applied_seq), created)
     output.stdout().print(table)
 
 
 @app.command()
 def show(
+    collection: CollectionArgument, name: NameArgument, server: ServerOption = "", as_json: JsonOption = False
+) -> None:
+    """Show one version with its recipe, its progress, and what was checked before promotion."""
+    with connect(server) as client:
+        version = client.get_version(collection, name)
+    if as_json:
+        output.print_json(output.version_json(version))
+        return
+    output.stdout().print(output.version_facts(version))
+    if version.gates:
+        output.stdout().print(output.gates_table(version.gates))
+
+
+@app.command()
+def watch(
+    collection: CollectionArgument, name: NameArgument, server: ServerOption = "", as_json: JsonOption = False
+) -> None:
+    """Wait until a version is ready, and show how far it is."""
+    with connect(server) as client:
+        version = follow(client, client.get_version(collection, name))
+    _report(version, f"{name} is {version.state}", as_json=as_json)
+    expect_success(version)
+
+
+@app.command()
+def promote(
     collection: CollectionArgument,
-    name: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="The version's name.")],
+    name: NameArgument,
+    force: Annotated[bool, typer.Option("--force", help="Even if gates did not pass.")] = False,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show one version with its recipe."""
+    """Let a ready version serve. The one that served before is kept for a rollback."""
     with connect(server) as client:
-        value = output.version_json(client.get_version(collection, name))
-    output.print_json(value) if as_json else output.stdout().print(output.facts(value))
+        version = client.promote(collection, name, force=force, timeout=CALL_S)
+    _report(version, f"{name} serves {collection}", as_json=as_json)
+
+
+@app.command()
+def rollback(collection: CollectionArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
+    """Let the version serve that served before."""
+    with connect(server) as client:
+        version = client.rollback(collection, timeout=CALL_S)
+    _report(version, f"{version.name} serves {collection} again", as_json=as_json)
+
+
+@app.command()
+def pause(
+    collection: CollectionArgument, name: NameArgument, server: ServerOption = "", as_json: JsonOption = False
+) -> None:
+    """Stop the work on a version until it is resumed; what is done stays."""
+    with connect(server) as client:
+        version = client.pause_version(collection, name)
+    _report(version, f"{name} is {version.state}", as_json=as_json)
+
+
+@app.command()
+def resume(
+    collection: CollectionArgument, name: NameArgument, server: ServerOption = "", as_json: JsonOption = False
+) -> None:
+    """Go on with a version that is paused."""
+    with connect(server) as client:
+        version = client.resume_version(collection, name)
+    _report(version, f"{name} is {version.state}", as_json=as_json)
+
+
+@app.command()
+def delete(
+    collection: CollectionArgument,
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a version that does not serve, with its files; stops a rebuild that is under way."""
+    if not yes:
+        typer.confirm(f"Delete version {name} of {collection}?", abort=True, err=True)
+    with connect(server) as client:
+        freed = client.delete_version(collection, name, timeout=CALL_S)
+    if as_json:
+        output.print_json({"deleted": name, "bytes_freed": freed})
+    else:
+        typer.echo(f"deleted {name}, {decimal(freed)} freed")
+
+
+def _report(version: Version, line: str, *, as_json: bool) -> None:
+    output.print_json(output.version_json(version)) if as_json else typer.echo(line)

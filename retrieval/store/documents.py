@@ -64,6 +64,22 @@ class Documents:
         )
         return await self._db.read(lambda c: [document_row(row) for row in c.execute(page)])
 
+    async def sample(self, collection_id: int, *, limit: int) -> Sequence[DocumentRow]:
+        """At most ``limit`` documents, spread evenly over their keys."""
+        mine = _documents.collection_id == collection_id
+        ends = select(func.min(_documents.key), func.max(_documents.key)).where(mine)
+
+        def work(connection: Connection) -> Sequence[DocumentRow]:
+            first, last = connection.execute(ends).one()
+            if first is None:
+                return []
+            starts = sorted({first + (last - first) * i // limit for i in range(limit)})
+            following = DOCUMENT.where(mine).order_by(_documents.key).limit(1)
+            rows = [connection.execute(following.where(_documents.key >= start)).one() for start in starts]
+            return tuple({row.key: document_row(row) for row in rows}.values())
+
+        return await self._db.read(work)
+
     async def chunks(self, keys: Sequence[int]) -> Mapping[int, ChunkRow]:
         """Chunks by key, without ``context``; deleted ones too until they are pruned."""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, exists, select, tuple_
+from sqlalchemy import Connection, delete, exists, func, select, tuple_
 
 from ragstone.errors import CorruptIndex, InvalidArgument
 from retrieval.store import schema
@@ -99,6 +99,17 @@ class Embeddings:
             )
             for row in rows
         ]
+
+    async def count_missing(self, space: str, collection_id: int, chunking: str) -> int:
+        """How many distinct texts of live chunks have no vector in ``space``."""
+        there = exists().where(_embeddings.space == space, _embeddings.text_hash == _chunks.text_hash)
+        counted = select(func.count(_chunks.text_hash.distinct())).where(
+            _chunks.collection_id == collection_id,
+            _chunks.chunking == chunking,
+            _chunks.seq_deleted.is_(None),
+            ~there,
+        )
+        return await self._db.read(lambda c: c.execute(counted).scalar_one())
 
     async def sweep(self) -> int:
         """Remove the vectors that no stored chunk refers to; how many. Other writes wait for it."""

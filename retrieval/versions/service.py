@@ -12,14 +12,15 @@ from typing import Final
 import structlog
 
 from embedders.base import Embedder
-from ragstone.errors import FailedPrecondition
-from ragstone.types import Gate, Recipe, Version
+from ragstone.errors import FailedPrecondition, NotFound
+from ragstone.types import Gate, RebuildPlan, Recipe, Version
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import VersionEvent, VersionRow
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections, describe_version
 from retrieval.versions.gates import require_passed
 from retrieval.versions.lifecycle import Action, State, require
+from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds, as_json, rest_version
 from retrieval.versions.recipe import PinnedRecipe, change, chunking_of
 from retrieval.versions.snapshots import OpenCollection
@@ -27,21 +28,26 @@ from retrieval.versions.snapshots import OpenCollection
 log = structlog.get_logger(__name__)
 
 _POLL_S: Final = 0.25
-_SETTLED: Final = (State.READY, State.SERVING, State.RETIRING, State.FAILED, State.PAUSED)
-_CATCH_UP_S: Final = 30.0
-"""For a version that may serve, to apply the last of what was written."""
+_SETTLED: Final = (State.READY, State.SERVING, State.RETIRING, State.FAILED)
 
 
 class Versions:
     """The versions of all collections of a server."""
 
     def __init__(
-        self, *, collections: Collections, catalog: Catalog, sources: Sources, rebuilds: Rebuilds
+        self,
+        *,
+        collections: Collections,
+        catalog: Catalog,
+        sources: Sources,
+        rebuilds: Rebuilds,
+        planner: Planner,
     ) -> None:
         self._collections = collections
         self._catalog = catalog
         self._sources = sources
         self._rebuilds = rebuilds
+        self._planner = planner
         self._switching = asyncio.Lock()
 
     async def list(self, collection: str) -> Sequence[Version]:
@@ -75,11 +81,29 @@ class Versions:
         log.info("rebuild_begun", collection=collection, version=row.name, space=row.space)
         return await self._describe(opened, row)
 
+    async def plan(self, collection: str, recipe: Recipe) -> RebuildPlan:
+        """What ``create`` would do, and about what it would take; changes nothing. Raises as it does."""
+        opened = self._collections.get(collection)
+        wanted = change(opened.snapshot.parts.recipe, recipe)
+        embedder = await self._collections.attempt(wanted)
+        chunking = await self._chunking(opened, wanted, embedder)
+        with opened.lease() as snapshot:
+            return await self._planner.plan(snapshot, wanted, chunking)
+
     async def watch(self, collection: str, name: str) -> AsyncIterator[Version]:
-        """The version now, and whenever it has changed, until it changes by itself no more."""
+        """The version now, and whenever it has changed, until it changes by itself no more.
+
+        Raises NotFound.
+        """
         last: Version | None = None
         while True:
-            now = await self.get(collection, name)
+            try:
+                now = await self.get(collection, name)
+            except NotFound:
+                if last is None:
+                    raise
+                yield replace(last, state=State.DELETED, progress=None)
+                return
             if now != last:
                 yield now
             last = now
@@ -95,6 +119,8 @@ class Versions:
         """
         opened = self._collections.get(collection)
         row = await self._catalog.version(opened.row.id, name)
+        if row.state == State.SERVING:
+            return await self.get(collection, name)
         require(Action.PROMOTE, name, row.state)
         follower = opened.followers.get(row.id)
         if follower is None:
@@ -127,6 +153,8 @@ class Versions:
     async def pause(self, collection: str, name: str) -> Version:
         """Break a rebuild off where it is, to go on later. Raises FailedPrecondition."""
         opened, row = await self._of(collection, name)
+        if row.state == State.PAUSED:
+            return await self.get(collection, name)
         require(Action.PAUSE, name, row.state)
         await self._catalog.set_state(row.id, State.PAUSED, expect=row.state, detail={"reason": "paused"})
         await self._rest(opened, row)
@@ -135,6 +163,8 @@ class Versions:
     async def resume(self, collection: str, name: str) -> Version:
         """Go on with a rebuild that was paused or has failed. Raises FailedPrecondition."""
         opened, row = await self._of(collection, name)
+        if row.state in (State.BUILDING, State.CATCHING_UP):
+            return await self.get(collection, name)
         require(Action.RESUME, name, row.state)
         await self._catalog.set_state(row.id, State.BUILDING, expect=row.state)
         self._rebuilds.start(opened, replace(row, state=State.BUILDING))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,9 +23,12 @@ from ragstone.types import (
     Document,
     Done,
     FinishReason,
+    Gate,
     Hit,
     LegScore,
+    Progress,
     Query,
+    RebuildPlan,
     Recipe,
     SearchResult,
     ServerInfo,
@@ -38,6 +42,46 @@ from retrieval.api.server import Server, ServerOptions
 from retrieval.telemetry import Metrics
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
+BUILDING = Version(
+    name="v2",
+    collection="docs",
+    state="building",
+    recipe=Recipe(index={"kind": "ivf_pq"}),
+    space="s",
+    dim=2,
+    applied_seq=3,
+    created_at=NOW,
+    progress=Progress(
+        chunks_done=50,
+        chunks_total=100,
+        embedded=40,
+        reused=10,
+        chunks_per_s=12.5,
+        seconds_left=4.0,
+        lag=7,
+    ),
+)
+READY = replace(
+    BUILDING,
+    state="ready",
+    progress=None,
+    gates=(Gate(name="recall", passed=True, value=0.99, limit=0.98, detail="100 queries"),),
+)
+PLAN = RebuildPlan(
+    recipe=BUILDING.recipe,
+    space="s",
+    dim=2,
+    documents=10,
+    chunks=100,
+    chunks_estimated=True,
+    texts_to_embed=90,
+    tokens=9_000,
+    embed_s=1.5,
+    build_s=0.5,
+    disk_bytes=2**40,
+    memory_bytes=2**35,
+    notes=("The embedding space stays.",),
+)
 
 
 class FakeApplication:
@@ -114,6 +158,44 @@ class FakeApplication:
 
     async def get_version(self, collection: str, name: str) -> Version:
         return self._collection(collection).serving
+
+    async def create_version(self, collection: str, recipe: Recipe) -> Version:
+        self._called("create_version", collection=collection, recipe=recipe)
+        return BUILDING
+
+    async def plan_version(self, collection: str, recipe: Recipe) -> RebuildPlan:
+        self._called("plan_version", collection=collection, recipe=recipe)
+        return PLAN
+
+    async def watch_version(self, collection: str, name: str) -> AsyncIterator[Version]:
+        self._called("watch_version", collection=collection, name=name)
+        try:
+            yield BUILDING
+            if name == "wait":
+                await self._wait()
+            yield READY
+        finally:
+            self.stopped.set()
+
+    async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
+        self._called("promote_version", collection=collection, name=name, force=force)
+        return replace(READY, state="serving")
+
+    async def rollback(self, collection: str) -> Version:
+        self._called("rollback", collection=collection)
+        return replace(READY, state="serving")
+
+    async def pause_version(self, collection: str, name: str) -> Version:
+        self._called("pause_version", collection=collection, name=name)
+        return replace(BUILDING, state="paused", reason="asked for")
+
+    async def resume_version(self, collection: str, name: str) -> Version:
+        self._called("resume_version", collection=collection, name=name)
+        return BUILDING
+
+    async def delete_version(self, collection: str, name: str) -> int:
+        self._called("delete_version", collection=collection, name=name)
+        return 2**40
 
     async def upsert(
         self, collection: str, documents: Sequence[Document], *, request_id: str, wait: Wait, tenant: str
@@ -235,7 +317,7 @@ class Threaded:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        if name in ("list_documents", "search_pages", "answer"):
+        if name in ("list_documents", "search_pages", "answer", "watch_version"):
             return lambda *args, **kwargs: self._iterate(method, *args, **kwargs)
         return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
 

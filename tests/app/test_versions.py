@@ -298,3 +298,24 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> None:
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes rebuilds into another space hang."""
     return lambda: hang(monkeypatch)
+
+
+async def test_a_plan_counts_what_is_known_and_begins_nothing(filled: App) -> None:
+    plan = await filled.ragstone.plan_version("docs", ANOTHER_SPACE)
+    [version] = await filled.ragstone.versions("docs")
+    live = version.stats["dense"]["live"]
+    assert (plan.documents, plan.chunks, plan.chunks_estimated) == (len(DOCUMENTS), live, False)
+    distinct = len(DOCUMENTS) + 1  # all end alike
+    assert (plan.texts_to_embed, plan.dim) == (distinct, 96)
+    assert plan.tokens > plan.texts_to_embed
+    assert plan.disk_bytes > live * 96 * 4
+    same_space = await filled.ragstone.plan_version("docs", MOVES["more shards"])
+    assert (same_space.texts_to_embed, same_space.tokens) == (0, 0)
+    assert "nothing has to be embedded" in same_space.notes[-1]
+
+
+async def test_a_plan_estimates_the_chunks_of_another_chunker(filled: App) -> None:
+    plan = await filled.ragstone.plan_version("docs", MOVES["smaller chunks"])
+    version = await rebuilt(filled, MOVES["smaller chunks"])
+    assert plan.chunks_estimated
+    assert plan.chunks == version.stats["dense"]["live"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragstone import calls, wire
+from ragstone import calls, wire, wire_versions
 from ragstone.errors import InvalidArgument
 from ragstone.fields import encode_floats
 from ragstone.types import Document, Fusion, Query, Recipe
@@ -62,7 +62,7 @@ def test_a_query_that_protobuf_cannot_carry(fields: dict[str, Any], field: str) 
 
 def test_a_recipe_s_section_with_a_value_that_is_no_option() -> None:
     with pytest.raises(InvalidArgument, match=r"recipe\.index"):
-        wire.encode_recipe(Recipe(index={"kind": object()}))
+        wire_versions.encode_recipe(Recipe(index={"kind": object()}))
 
 
 def test_all_wrong_documents_are_named_at_once() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragstone import wire
+from ragstone import wire, wire_versions
 from ragstone.fields import decode_metadata, decode_options, encode_options
 from ragstone.types import (
     Citation,
@@ -19,10 +19,13 @@ from ragstone.types import (
     Done,
     FinishReason,
     Fusion,
+    Gate,
     Hit,
     LegScore,
     Mode,
+    Progress,
     Query,
+    RebuildPlan,
     Recipe,
     SearchResult,
     ServerInfo,
@@ -150,6 +153,17 @@ recipes = st.builds(
     fusion=options,
     reranker=options,
 )
+progress = st.builds(
+    Progress,
+    chunks_done=counts,
+    chunks_total=counts,
+    embedded=counts,
+    reused=counts,
+    chunks_per_s=floats,
+    seconds_left=st.none() | floats,
+    lag=counts,
+)
+gates = st.builds(Gate, name=text, passed=st.booleans(), value=floats, limit=floats, detail=text)
 versions = st.builds(
     Version,
     name=text,
@@ -161,6 +175,25 @@ versions = st.builds(
     applied_seq=counts,
     created_at=moments,
     stats=options,
+    progress=st.none() | progress,
+    reason=text,
+    gates=st.lists(gates, max_size=2).map(tuple),
+)
+plans = st.builds(
+    RebuildPlan,
+    recipe=recipes,
+    space=text,
+    dim=ints32,
+    documents=counts,
+    chunks=counts,
+    chunks_estimated=st.booleans(),
+    texts_to_embed=counts,
+    tokens=counts,
+    embed_s=floats,
+    build_s=floats,
+    disk_bytes=counts,
+    memory_bytes=counts,
+    notes=names,
 )
 collections = st.builds(
     Collection, name=text, serving=versions, documents=counts, chunks=counts, seq=counts, created_at=moments
@@ -212,7 +245,20 @@ def test_answer_events(event: Any) -> None:
 
 @given(collections)
 def test_collections_with_their_version_and_recipe(collection: Collection) -> None:
-    assert wire.decode_collection(through_bytes(wire.encode_collection(collection))) == collection
+    assert (
+        wire_versions.decode_collection(through_bytes(wire_versions.encode_collection(collection)))
+        == collection
+    )
+
+
+@given(versions)
+def test_versions_with_their_progress_and_gates(version: Version) -> None:
+    assert wire_versions.decode_version(through_bytes(wire_versions.encode_version(version))) == version
+
+
+@given(plans)
+def test_plans_of_rebuilds(plan: RebuildPlan) -> None:
+    assert wire_versions.decode_plan(through_bytes(wire_versions.encode_plan(plan))) == plan
 
 
 @given(counts, counts, counts, counts)
@@ -244,6 +290,22 @@ def test_a_moment_without_a_zone_is_taken_as_utc() -> None:
 def test_what_a_query_leaves_out_takes_the_defaults() -> None:
     assert wire.decode_query(retrieval_pb2.Query()) == Query()
     assert wire.decode_query(retrieval_pb2.Query(fusion={})).fusion == Fusion()
+
+
+def test_a_state_of_a_newer_server_is_unknown() -> None:
+    message = wire_versions.encode_version(
+        Version(
+            name="v1",
+            collection="docs",
+            state="a state to come",
+            recipe=Recipe(),
+            space="s",
+            dim=2,
+            applied_seq=0,
+            created_at=datetime(2024, 5, 1, tzinfo=UTC),
+        )
+    )
+    assert wire_versions.decode_version(message).state == "unknown"
 
 
 def test_an_event_of_a_newer_server_is_passed_over() -> None:

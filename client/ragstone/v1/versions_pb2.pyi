@@ -32,3 +32,145 @@ class ListVersionsResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[_values_pb2.Version]
     def __init__(self, versions: _Optional[_Iterable[_Union[_values_pb2.Version, _Mapping]]] = ...) -> None: ...
+
+class RebuildPlan(_message.Message):
+    __slots__ = ("recipe", "space", "dim", "documents", "chunks", "chunks_estimated", "texts_to_embed", "tokens", "embed_s", "build_s", "disk_bytes", "memory_bytes", "notes")
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_TO_EMBED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EMBED_S_FIELD_NUMBER: _ClassVar[int]
+    BUILD_S_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    recipe: _values_pb2.Recipe
+    space: str
+    dim: int
+    documents: int
+    chunks: int
+    chunks_estimated: bool
+    texts_to_embed: int
+    tokens: int
+    embed_s: float
+    build_s: float
+    disk_bytes: int
+    memory_bytes: int
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, recipe: _Optional[_Union[_values_pb2.Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., chunks_estimated: _Optional[bool] = ..., texts_to_embed: _Optional[int] = ..., tokens: _Optional[int] = ..., embed_s: _Optional[float] = ..., build_s: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CreateVersionRequest(_message.Message):
+    __slots__ = ("collection", "recipe")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    recipe: _values_pb2.Recipe
+    def __init__(self, collection: _Optional[str] = ..., recipe: _Optional[_Union[_values_pb2.Recipe, _Mapping]] = ...) -> None: ...
+
+class CreateVersionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _values_pb2.Version
+    def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class PlanVersionRequest(_message.Message):
+    __slots__ = ("collection", "recipe")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    recipe: _values_pb2.Recipe
+    def __init__(self, collection: _Optional[str] = ..., recipe: _Optional[_Union[_values_pb2.Recipe, _Mapping]] = ...) -> None: ...
+
+class PlanVersionResponse(_message.Message):
+    __slots__ = ("plan",)
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    plan: RebuildPlan
+    def __init__(self, plan: _Optional[_Union[RebuildPlan, _Mapping]] = ...) -> None: ...
+
+class WatchVersionRequest(_message.Message):
+    __slots__ = ("collection", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class WatchVersionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _values_pb2.Version
+    def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class PromoteVersionRequest(_message.Message):
+    __slots__ = ("collection", "name", "force")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    force: bool
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class PromoteVersionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _values_pb2.Version
+    def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class RollbackVersionRequest(_message.Message):
+    __slots__ = ("collection",)
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+
+class RollbackVersionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _values_pb2.Version
+    def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class PauseVersionRequest(_message.Message):
+    __slots__ = ("collection", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class PauseVersionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _values_pb2.Version
+    def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class ResumeVersionRequest(_message.Message):
+    __slots__ = ("collection", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ResumeVersionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _values_pb2.Version
+    def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class DeleteVersionRequest(_message.Message):
+    __slots__ = ("collection", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DeleteVersionResponse(_message.Message):
+    __slots__ = ("bytes_freed",)
+    BYTES_FREED_FIELD_NUMBER: _ClassVar[int]
+    bytes_freed: int
+    def __init__(self, bytes_freed: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,158 @@
+"""Recipes, versions and collections <-> protobuf, pure; as ``wire`` does for the other values.
+
+The numbers of recipes and stats travel as doubles: whole ones come back as ``int``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ragstone.fields import decode_options, decode_time, encode_options, encode_time
+from ragstone.types import Collection, Gate, Progress, RebuildPlan, Recipe, Version
+from ragstone.v1 import collections_pb2, values_pb2, versions_pb2
+
+_STATES: Final[Mapping[str, Any]] = {  # to what the generated code takes for its numbers
+    name.removeprefix("VERSION_STATE_").lower(): number
+    for name, number in values_pb2.VersionState.items()
+    if number
+}
+_STATE_OF: Final[Mapping[int, str]] = {number: state for state, number in _STATES.items()}
+
+
+def encode_recipe(recipe: Recipe, at: str = "recipe.") -> values_pb2.Recipe:
+    """A recipe. Raises InvalidArgument naming the section."""
+    sections = {name: encode_options(getattr(recipe, name), at + name) for name in _SECTIONS}
+    return values_pb2.Recipe(**sections)
+
+
+def decode_recipe(message: values_pb2.Recipe) -> Recipe:
+    """The reverse of ``encode_recipe``."""
+    return Recipe(**{name: decode_options(getattr(message, name)) for name in _SECTIONS})
+
+
+_SECTIONS: Final = ("embedder", "chunker", "index", "lexical", "fusion", "reranker")
+
+
+def encode_version(version: Version) -> values_pb2.Version:
+    """An index version."""
+    return values_pb2.Version(
+        name=version.name,
+        collection=version.collection,
+        state=_STATES.get(version.state, values_pb2.VERSION_STATE_UNSPECIFIED),
+        recipe=encode_recipe(version.recipe),
+        space=version.space,
+        dim=version.dim,
+        applied_seq=version.applied_seq,
+        created_at=encode_time(version.created_at),
+        stats=encode_options(version.stats, "stats"),
+        progress=None if version.progress is None else _encode_progress(version.progress),
+        reason=version.reason,
+        gates=[_encode_gate(gate) for gate in version.gates],
+    )
+
+
+def decode_version(message: values_pb2.Version) -> Version:
+    """The reverse of ``encode_version``; a state that this version does not know is ``unknown``."""
+    return Version(
+        name=message.name,
+        collection=message.collection,
+        state=_STATE_OF.get(message.state, "unknown"),
+        recipe=decode_recipe(message.recipe),
+        space=message.space,
+        dim=message.dim,
+        applied_seq=message.applied_seq,
+        created_at=decode_time(message.created_at),
+        stats=decode_options(message.stats),
+        progress=_decode_progress(message.progress) if message.HasField("progress") else None,
+        reason=message.reason,
+        gates=tuple(map(_decode_gate, message.gates)),
+    )
+
+
+def _encode_progress(progress: Progress) -> values_pb2.Progress:
+    return values_pb2.Progress(
+        chunks_done=progress.chunks_done,
+        chunks_total=progress.chunks_total,
+        embedded=progress.embedded,
+        reused=progress.reused,
+        chunks_per_s=progress.chunks_per_s,
+        seconds_left=progress.seconds_left,
+        lag=progress.lag,
+    )
+
+
+def _decode_progress(message: values_pb2.Progress) -> Progress:
+    return Progress(
+        chunks_done=message.chunks_done,
+        chunks_total=message.chunks_total,
+        embedded=message.embedded,
+        reused=message.reused,
+        chunks_per_s=message.chunks_per_s,
+        seconds_left=message.seconds_left if message.HasField("seconds_left") else None,
+        lag=message.lag,
+    )
+
+
+def _encode_gate(gate: Gate) -> values_pb2.Gate:
+    return values_pb2.Gate(
+        name=gate.name, passed=gate.passed, value=gate.value, limit=gate.limit, detail=gate.detail
+    )
+
+
+def _decode_gate(message: values_pb2.Gate) -> Gate:
+    return Gate(
+        name=message.name,
+        passed=message.passed,
+        value=message.value,
+        limit=message.limit,
+        detail=message.detail,
+    )
+
+
+def encode_plan(plan: RebuildPlan) -> versions_pb2.RebuildPlan:
+    """The plan of a rebuild."""
+    return versions_pb2.RebuildPlan(
+        recipe=encode_recipe(plan.recipe),
+        notes=plan.notes,
+        **{name: getattr(plan, name) for name in _PLAN},
+    )
+
+
+def decode_plan(message: versions_pb2.RebuildPlan) -> RebuildPlan:
+    """The reverse of ``encode_plan``."""
+    return RebuildPlan(
+        recipe=decode_recipe(message.recipe),
+        notes=tuple(message.notes),
+        **{name: getattr(message, name) for name in _PLAN},
+    )
+
+
+_PLAN: Final = (
+    *("space", "dim", "documents", "chunks", "chunks_estimated", "texts_to_embed", "tokens"),
+    *("embed_s", "build_s", "disk_bytes", "memory_bytes"),
+)
+
+
+def encode_collection(collection: Collection) -> collections_pb2.Collection:
+    """A collection."""
+    return collections_pb2.Collection(
+        name=collection.name,
+        serving=encode_version(collection.serving),
+        documents=collection.documents,
+        chunks=collection.chunks,
+        seq=collection.seq,
+        created_at=encode_time(collection.created_at),
+    )
+
+
+def decode_collection(message: collections_pb2.Collection) -> Collection:
+    """The reverse of ``encode_collection``."""
+    return Collection(
+        name=message.name,
+        serving=decode_version(message.serving),
+        documents=message.documents,
+        chunks=message.chunks,
+        seq=message.seq,
+        created_at=decode_time(message.created_at),
+    )

@@ -1,0 +1,168 @@
+"""The calls for versions of both clients, through a real server, to the application and back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ragstone import AsyncClient, Client, Recipe, errors
+
+OVERLAY = Recipe(index={"kind": "ivf_pq", "shards": 4})
+
+
+async def test_a_rebuild_begins_with_the_recipe_given(either: Any, app: Any) -> None:
+    begun = await either.create_version("docs", OVERLAY)
+    assert app.calls == [("create_version", {"collection": "docs", "recipe": OVERLAY})]
+    assert (begun.name, begun.state) == ("v2", "building")
+    assert (begun.progress.chunks_done, begun.progress.seconds_left) == (50, 4.0)
+
+
+async def test_a_plan_says_what_a_rebuild_would_take(either: Any, app: Any) -> None:
+    plan = await either.plan_version("docs", OVERLAY)
+    assert app.calls == [("plan_version", {"collection": "docs", "recipe": OVERLAY})]
+    assert (plan.chunks, plan.chunks_estimated, plan.disk_bytes) == (100, True, 2**40)
+    assert plan.notes == ("The embedding space stays.",)
+
+
+async def test_a_watch_gives_every_change_and_ends_when_the_version_is_ready(either: Any) -> None:
+    seen = [version async for version in either.watch_version("docs", "v2")]
+    assert [version.state for version in seen] == ["building", "ready"]
+    assert seen[0].progress is not None
+    assert [(gate.name, gate.passed, gate.value) for gate in seen[1].gates] == [("recall", True, 0.99)]
+
+
+async def test_promotion_is_forced_only_on_request(either: Any, app: Any) -> None:
+    assert (await either.promote("docs", "v2")).state == "serving"
+    await either.promote("docs", "v2", force=True)
+    assert [arguments["force"] for _, arguments in app.calls] == [False, True]
+
+
+async def test_a_gate_that_does_not_pass_tells_its_numbers(either: Any, app: Any) -> None:
+    app.errors.append(
+        errors.FailedPrecondition(
+            "recall is 0.91, below 0.98", metadata={"recall": "0.91", "recall.limit": "0.98"}
+        )
+    )
+    with pytest.raises(errors.FailedPrecondition, match=r"0\.91, below 0\.98") as caught:
+        await either.promote("docs", "v2")
+    assert caught.value.metadata == {"recall": "0.91", "recall.limit": "0.98"}
+
+
+async def test_a_rollback_names_the_collection_alone(either: Any, app: Any) -> None:
+    assert (await either.rollback("docs")).state == "serving"
+    assert app.calls == [("rollback", {"collection": "docs"})]
+
+
+async def test_a_version_is_paused_resumed_and_deleted_by_its_name(either: Any, app: Any) -> None:
+    paused = await either.pause_version("docs", "v2")
+    assert (paused.state, paused.reason) == ("paused", "asked for")
+    assert (await either.resume_version("docs", "v2")).state == "building"
+    assert await either.delete_version("docs", "v2") == 2**40
+    assert [name for name, _ in app.calls] == ["pause_version", "resume_version", "delete_version"]
+    assert all(arguments == {"collection": "docs", "name": "v2"} for _, arguments in app.calls)
+
+
+@pytest.mark.parametrize("call", ["create_version", "rollback"])
+async def test_what_would_be_something_else_the_second_time_is_sent_once(
+    either: Any, app: Any, call: str
+) -> None:
+    app.errors.append(errors.BackendUnavailable("one moment"))
+    arguments = (OVERLAY,) if call == "create_version" else ()
+    with pytest.raises(errors.BackendUnavailable):
+        await getattr(either, call)("docs", *arguments)
+    assert [name for name, _ in app.calls] == [call]
+
+
+async def test_a_promotion_that_got_no_answer_is_sent_again(either: Any, app: Any) -> None:
+    app.errors.append(errors.BackendUnavailable("one moment"))
+    assert (await either.promote("docs", "v2")).state == "serving"
+
+
+# -- watching ---------------------------------------------------------------------------------
+
+
+async def test_who_stops_to_watch_stops_the_watch_on_the_server(asynchronous: AsyncClient, app: Any) -> None:
+    stream = asynchronous.watch_version("docs", "wait")
+    await anext(stream)
+    await asyncio.wait_for(app.waiting.wait(), 5)
+    await stream.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait_for(app.stopped.wait(), 5)
+
+
+async def test_a_blocking_watch_that_is_left_stops_too(address: str, app: Any) -> None:
+    def first() -> None:
+        with Client(address) as client:
+            for _ in client.watch_version("docs", "wait"):
+                break
+
+    await asyncio.to_thread(first)
+    await asyncio.wait_for(app.stopped.wait(), 5)
+
+
+async def test_a_watch_outlives_the_client_s_deadline(address: str, app: Any) -> None:
+    async with AsyncClient(address, timeout=0.05) as client:
+        stream = client.watch_version("docs", "wait")
+        await anext(stream)
+        following = asyncio.ensure_future(anext(stream))
+        done, _ = await asyncio.wait({following}, timeout=0.2)
+        assert not done
+        following.cancel()
+
+
+async def test_a_watch_ends_at_a_deadline_of_its_own(asynchronous: AsyncClient, app: Any) -> None:
+    with pytest.raises(errors.DeadlineExceeded):
+        [version async for version in asynchronous.watch_version("docs", "wait", timeout=0.2)]
+    await asyncio.wait_for(app.stopped.wait(), 5)
+
+
+async def test_watches_take_no_place_of_searches(start: Any, app: Any) -> None:
+    server = await start(max_running=1, max_waiting=0)
+    async with AsyncClient(server.address) as client:
+        stream = client.watch_version("docs", "wait")
+        await anext(stream)
+        await client.search("docs", "question")
+        await stream.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_server_that_goes_ends_its_watches_at_once(start: Any, app: Any) -> None:
+    server = await start(grace_s=60.0)
+    async with AsyncClient(server.address) as client:
+        stream = client.watch_version("docs", "wait")
+        await anext(stream)
+        leaving = asyncio.create_task(server.stop())
+        with pytest.raises(errors.BackendUnavailable, match="shutting down"):
+            await anext(stream)
+        await asyncio.wait_for(leaving, 30)
+    assert app.stopped.is_set()
+
+
+async def test_a_watch_that_fails_raises_after_what_it_gave(either: Any, app: Any) -> None:
+    app.errors.append(errors.NotFound("there is no version"))
+    with pytest.raises(errors.NotFound, match="no version"):
+        [version async for version in either.watch_version("docs", "v9")]
+
+
+# -- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["promote", "pause_version", "resume_version", "delete_version"])
+@pytest.mark.parametrize(
+    ("collection", "name", "field"),
+    [("Docs", "v2", "collection"), ("docs", "", "name"), ("docs", "v" * 129, "name")],
+)
+async def test_impossible_names_are_refused_by_the_field(
+    either: Any, app: Any, call: str, collection: str, name: str, field: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await getattr(either, call)(collection, name)
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert app.calls == []
+
+
+async def test_a_watch_refuses_impossible_names_too(either: Any, app: Any) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        [version async for version in either.watch_version("docs", "")]
+    assert [violation.field for violation in caught.value.violations] == ["name"]
+    assert app.calls == []
