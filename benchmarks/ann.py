@@ -1,8 +1,9 @@
 """The local vector index beside raw FAISS HNSW, hnswlib and qdrant-edge, in process and in one run.
 
-    python -m benchmarks.ann                                     all parts but scale
+    python -m benchmarks.ann                                     all parts but scale and gpu
     python -m benchmarks.ann --part static filters               some
     python -m benchmarks.ann --part scale --rows 1000000 --json
+    python -m benchmarks.ann --part gpu                          on a GPU and on the CPU
 
 All sides have the same vectors, real ones of MiniLM, and the same threads: the process keeps to two
 cores, of which the index takes one for its searches and leaves the other to the event loop; the peers are
@@ -30,9 +31,12 @@ PARTS: Final = {
     "shards": "benchmarks.ann_speed:shards_part",
     "memory": "benchmarks.ann_processes:memory_part",
     "scale": "benchmarks.ann_processes:scale_part",
+    "gpu": "benchmarks.ann_gpu:gpu_part",
 }
 """A part is imported when it is first asked for: NumPy and FAISS come after ``configure_threads``."""
 
+LARGE: Final = ("scale", "gpu")
+"""Those that make vectors like the real ones, and are run only when they are asked for."""
 REAL_ROWS: Final = 50_000
 SCALE_ROWS: Final = 1_000_000
 CORES: Final = 2
@@ -58,12 +62,12 @@ def _parse() -> argparse.Namespace:
         "--part",
         nargs="+",
         choices=tuple(PARTS),
-        default=[name for name in PARTS if name != "scale"],
+        default=[name for name in PARTS if name not in LARGE],
         metavar="PART",
-        help=f"of {', '.join(PARTS)} (default: all but scale)",
+        help=f"of {', '.join(PARTS)} (default: all but scale and gpu)",
     )
     parser.add_argument(
-        "--rows", type=int, help=f"vectors (default: {REAL_ROWS:,}; the scale part's: {SCALE_ROWS:,})"
+        "--rows", type=int, help=f"vectors (default: {REAL_ROWS:,}; scale's and gpu's: {SCALE_ROWS:,})"
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
@@ -75,9 +79,10 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
-    if (options.rows or 0) > REAL_ROWS and options.part != ["scale"]:
-        parser.error(f"there are real vectors for at most {REAL_ROWS:,} rows; only the scale part makes more")
-    options.rows = options.rows or (SCALE_ROWS if options.part == ["scale"] else REAL_ROWS)
+    large = set(options.part) <= set(LARGE)
+    if (options.rows or 0) > REAL_ROWS and not large:
+        parser.error(f"there are real vectors for at most {REAL_ROWS:,} rows; only scale and gpu make more")
+    options.rows = options.rows or (SCALE_ROWS if large else REAL_ROWS)
     return options
 
 

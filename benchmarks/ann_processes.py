@@ -132,7 +132,7 @@ def _measure_all(names: Sequence[str], rows: int) -> dict[str, dict[str, Any]]:
     path = many(rows)
     _, queries = real(0)
     queries = np.ascontiguousarray(queries[:SEARCHES])
-    truth = _truth(path, rows, queries)
+    truth = truth_in(path, rows, queries)
     measured = {name: _measure(name, path, rows, queries, truth) for name in names}
     return {name: figures for name, figures in measured.items() if figures is not None}
 
@@ -166,7 +166,7 @@ def _measure(name: str, path: Path, rows: int, queries: Vectors, truth: Keys) ->
     }
 
 
-def _truth(path: Path, rows: int, queries: Vectors) -> Keys:
+def truth_in(path: Path, rows: int, queries: Vectors) -> Keys:
     """The true ``K`` of each query among the first ``rows`` of a file, ``(queries, K)``."""
     faiss.omp_set_num_threads(1)
     scores = np.empty((len(queries), 0), dtype=np.float32)

@@ -16,6 +16,7 @@ DENSE: Final[Mapping[str, str]] = {
     "hnsw": "indexes.dense.opening:open_index",
     "ivf_flat": "indexes.dense.opening:open_index",
     "ivf_pq": "indexes.dense.opening:open_index",
+    "cagra": "indexes.dense.opening:open_index",
 }
 LEXICAL: Final[Mapping[str, str]] = {
     "tantivy": "indexes.lexical.tantivy_bm25:open_index",

@@ -14,6 +14,7 @@ of a ``grpc.StatusCode``.
     │   └── SpaceMismatch        a vector of one embedding space met another space
     ├── Unauthenticated · PermissionDenied
     ├── Overloaded               try again after ``retry_after_s``
+    ├── OutOfMemory              it does not fit into the memory of its device
     ├── DeadlineExceeded · Cancelled
     ├── BackendUnavailable       a part that this needs does not answer
     ├── CorruptIndex             stored bytes fail their checksum
@@ -154,6 +155,13 @@ class Overloaded(RagstoneError):
     reason = "OVERLOADED"
 
 
+class OutOfMemory(RagstoneError):
+    """What this needs does not fit into the memory of the device that it is to run on."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "OUT_OF_MEMORY"
+
+
 class DeadlineExceeded(RagstoneError):
     """The caller's deadline passed."""
 
@@ -203,6 +211,7 @@ ERRORS: Final[Mapping[tuple[str, str], type[RagstoneError]]] = {
         Unauthenticated,
         PermissionDenied,
         Overloaded,
+        OutOfMemory,
         DeadlineExceeded,
         Cancelled,
         BackendUnavailable,

@@ -16,7 +16,7 @@ from indexes.base import Metric, Neighbours, SearchParams, Vectors
 from indexes.dense.exact import ExactIndex, Scores, rescore, top
 from indexes.dense.manifest import Tuning
 from indexes.dense.rows import Rows, RowSet
-from indexes.dense.structures import Plan, Structure
+from indexes.dense.structures import CPU, Plan, Structure
 
 Enough = NDArray[np.bool_]
 
@@ -33,6 +33,8 @@ class ApproximateIndex:
 
     ``order`` ``(nodes,)`` has the row of each node of the structure, where these are not the same.
     """
+
+    device: Final = CPU
 
     def __init__(
         self,
@@ -68,15 +70,21 @@ class ApproximateIndex:
             effort = self._structure.widened(effort, allowed / rows)
         return Plan(None if self._scan_is_cheaper(allowed, max(effort, k)) else effort, allowed)
 
+    def candidates(self, k: int, effort: int, allow: RowSet | None) -> tuple[int, int]:
+        """How many rows that count a walk is to find for ``k``, and how many it fetches for that."""
+        structure, rows = self._structure, len(self._vectors)
+        wanted = min(k if structure.exact_scores else self._tuning.oversampling * k + _SPARE, rows)
+        if allow is None or structure.selects:
+            return wanted, wanted
+        return wanted, min(structure.fetched(effort, wanted, allow.count / rows), rows)
+
     def walk(
         self, queries: Vectors, k: int, effort: int, allow: RowSet | None = None
     ) -> tuple[Neighbours, Enough]:
         """What one walk finds, and which of ``queries`` saw enough rows that count."""
         structure = self._structure
-        wanted = k if structure.exact_scores else self._tuning.oversampling * k + _SPARE
-        wanted = min(wanted, len(self._vectors))
+        wanted, fetched = self.candidates(k, effort, allow)
         after = allow is not None and not structure.selects
-        fetched = min(max(effort, wanted), len(self._vectors)) if after else wanted
         selector = None if after or allow is None else allow.selector
         faiss.omp_set_num_threads(1)
         scores, rows = structure.index.search(

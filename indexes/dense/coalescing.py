@@ -48,7 +48,7 @@ class Pace:
 class _Waiting(Generic[_Q]):
     queries: Vectors
     question: _Q
-    pace: Pace
+    pace: Pace | None
     answer: asyncio.Future[Neighbours]
 
 
@@ -70,12 +70,14 @@ class Coalescer(Generic[_Q]):
         self._mutex = threading.Lock()
         """Guards ``_idle`` and ``_waiting``; held no longer than it takes to pick a batch."""
 
-    async def search(self, queries: Vectors, question: _Q, pace: Pace) -> Neighbours:
+    async def search(self, queries: Vectors, question: _Q, pace: Pace | None) -> Neighbours:
         """What ``run`` returns for these arguments; ``pace`` is that of the sort of question.
 
-        A caller that is cancelled disturbs no other.
+        It is None where ``run`` may wait for a device: the event loop must not, and a thread that waits
+        spends no time of its own that would tell. A caller that is cancelled disturbs no other.
         """
-        if self._idle == self._threads and len(queries) * pace.query_s < _HASTE_S:
+        quiet = self._idle == self._threads
+        if quiet and pace is not None and len(queries) * pace.query_s < _HASTE_S:
             return await self._at_once(queries, question, pace)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(queries, question, pace, loop.create_future())
@@ -112,11 +114,12 @@ class Coalescer(Generic[_Q]):
                 answer = error
             loop.call_soon_threadsafe(_deliver, batch, answer)
 
-    def _timed(self, queries: Vectors, question: _Q, pace: Pace) -> Neighbours:
+    def _timed(self, queries: Vectors, question: _Q, pace: Pace | None) -> Neighbours:
         # The thread's own time: on another thread a clock would also count the wait for the interpreter.
         start = thread_time()
         answer = self._run(queries, question)
-        pace.learn((thread_time() - start) / max(1, len(queries)))
+        if pace is not None:
+            pace.learn((thread_time() - start) / max(1, len(queries)))
         return answer
 
     def _next_batch(self) -> list[_Waiting[_Q]]:

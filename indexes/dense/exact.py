@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexes.base import Keys, Metric, Neighbours, SearchParams, Vectors
 from indexes.dense.rows import Rows, RowSet
-from indexes.dense.structures import Plan
+from indexes.dense.structures import CPU, Plan
 
 Scores = NDArray[np.float32]
 
@@ -30,6 +30,8 @@ _GATHER_BELOW: Final = 0.1
 
 class ExactIndex:
     """A FrozenIndex that scans. ``vectors`` ``(rows, dim)`` may be memory-mapped and are never written."""
+
+    device: Final = CPU
 
     def __init__(self, vectors: Vectors, metric: Metric) -> None:
         self._vectors = vectors

@@ -78,11 +78,18 @@ class Tuning(_Entry):
         return low.us + (high.us - low.us) * (effort - low.effort) / (high.effort - low.effort)
 
 
+class Tuned(_Entry):
+    """How a structure is searched by the CPU, and by a GPU where one has measured it."""
+
+    cpu: Tuning
+    gpu: Tuning | None = None
+
+
 class SegmentEntry(_Entry):
     """One segment: its files by suffix (``keys``, ``vectors``, and ``index`` for a FAISS structure)."""
 
     name: str
-    kind: Literal["raw", "flat", "hnsw", "ivf_flat", "ivf_pq"]
+    kind: Literal["raw", "flat", "hnsw", "ivf_flat", "ivf_pq", "cagra"]
     """A ``raw`` segment is searched exactly, as a ``flat`` one, until it gets its final form."""
     why: str = ""
     """Why it is of this kind."""
@@ -92,6 +99,13 @@ class SegmentEntry(_Entry):
     shape: dict[str, int | str] = {}
     """The options that its structure was built with."""
     tuning: Tuning | None = None
+    gpu_tuning: Tuning | None = None
+    """What a GPU measured, if there was one that had room."""
+
+    @property
+    def tuned(self) -> Tuned | None:
+        """How its structure is searched; None without a structure."""
+        return None if self.tuning is None else Tuned(cpu=self.tuning, gpu=self.gpu_tuning)
 
     @property
     def measured_rows(self) -> int:

@@ -14,8 +14,6 @@ from indexes.dense.tuning import FEW_ROWS
 from indexes.dense.view import Part
 
 _OUTGROWN: Final = 2
-_MOST_TO_INSERT: Final = 4
-"""A structure is worth extending by at most this many times its own rows."""
 
 
 def merge_parts(
@@ -67,12 +65,16 @@ def _base(inputs: Sequence[Part], builder: Builder, dead_share: float) -> Part |
     """The first part, if the others' rows can be added behind its own."""
     first, *others = inputs
     entry = first.segment.entry
-    if not others or not builder.extends or (entry.kind, entry.shape) != (builder.kind, dict(builder.shape)):
+    if (
+        not others
+        or not builder.most_added
+        or (entry.kind, entry.shape) != (builder.kind, dict(builder.shape))
+    ):
         return None
     last_key = first.segment.keys[-1]
     in_order = all(part.segment.keys[0] > last_key for part in others)
     inserted = sum(part.live for part in others)
-    worth = inserted <= _MOST_TO_INSERT * first.live and first.dead <= dead_share * len(first.segment.keys)
+    worth = inserted <= builder.most_added * first.live and first.dead <= dead_share * len(first.segment.keys)
     # So few rows would leave the tuning as it is; that must not go on until the graph is another one.
     outgrown = inserted < FEW_ROWS and _OUTGROWN * entry.measured_rows < entry.rows + inserted
     return first if in_order and worth and not outgrown else None

@@ -28,16 +28,18 @@ async def open_index(
     """Open or make a local index; ``kind`` and ``options`` are those of ``kinds.open_kind``.
 
     Raises InvalidArgument for wrong options, FailedPrecondition when another has it open or it was made for
-    another dimension, metric or number of shards, CorruptIndex naming a damaged file.
+    another dimension, metric or number of shards, CorruptIndex naming a damaged file, OutOfMemory when it
+    does not fit on the GPU that the options insist on.
     """
     chosen = open_kind(kind, options)
     lock = directory.lock()
-    shape = Shape(directory=directory, dim=dim, metric=metric)
+    shape = Shape(directory=directory, dim=dim, metric=metric, device=chosen.device)
     threads = Threads(shards=chosen.options.shards)
     try:
         view = await threads.write(_load, shape, chosen.options.shards)
     except BaseException:
         await threads.close()
+        shape.device.close()
         lock.release()
         raise
     limits = limits or UpkeepLimits(freeze_at=chosen.options.freeze_at)

@@ -21,6 +21,8 @@ class FlatOptions(BaseModel):
     """Parts, by hash of key, that are searched in parallel. Fixed for the life of an index."""
     freeze_at: int = Field(2_048, ge=1, le=1_000_000)
     """So many new vectors are searched exactly in memory before they are frozen into a segment."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What builds and searches segments; ``auto`` is a GPU where there is one. Files are the same for all."""
 
 
 class ApproximateOptions(FlatOptions):
@@ -44,6 +46,12 @@ class HnswOptions(ApproximateOptions):
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         return _refuse_both(self, "ef_search")
+
+
+class CagraOptions(HnswOptions):
+    """A graph that a GPU builds and searches. Without one it is an HNSW graph."""
+
+    storage: Literal["float32"] = "float32"
 
 
 class IvfOptions(ApproximateOptions):

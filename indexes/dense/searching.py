@@ -80,11 +80,16 @@ class Searches:
     async def _ask(self, queries: Vectors, question: Question) -> Neighbours:
         allow, exact = question.allow, question.params.exact
         lanes = self._walks if allow is None and not exact else self._scans
-        pace = self._exact_pace if exact else self._pace if allow is None else allow.pace
+        pace = None if question.view.waits else self._pace_of(question)
         if len(lanes) == 1:
             return await lanes[0].search(queries, question, pace)
         found = await asyncio.gather(*(lane.search(queries, question, pace) for lane in lanes))
         return merge(found, len(queries), question.k)
+
+    def _pace_of(self, question: Question) -> Pace:
+        if question.params.exact:
+            return self._exact_pace
+        return self._pace if question.allow is None else question.allow.pace
 
     async def _compare(self, query: Vectors, asked: Question, found: Neighbours) -> None:
         exactly = replace(asked, params=replace(asked.params, exact=True))

@@ -147,6 +147,7 @@ class SegmentedIndex:
             segments=len(view.parts),
             bytes_on_disk=sum(file.size for part in view.parts for file in part.segment.entry.files.values()),
             details={
+                "device": self._shape.device.name,
                 "segments": [_describe(part) for part in view.parts],
                 "live_recall": self._searches.stats(),
                 "durable_seq": self._durable.applied_seq,
@@ -167,6 +168,7 @@ class SegmentedIndex:
         # A commit that is under way ends before the lock goes to somebody else.
         async with self._freezer.at_work, self._merger.at_work, self._committing, self._writing:
             await self._threads.close()
+        self._shape.device.close()
         self._lock.release()
 
     def _question(self, k: int, allow: BitMap64 | None, params: SearchParams | None) -> Question:
@@ -341,6 +343,7 @@ def _describe(part: Part) -> Mapping[str, Any]:
         "name": entry.name,
         "kind": entry.kind,
         "why": entry.why,
+        "device": part.segment.index.device,
         "shard": entry.shard,
         "live": part.live,
         "dead": part.dead,

@@ -14,16 +14,19 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
 
 from indexes.base import Keys, Metric, Vectors
 from indexes.dense.approximate import ApproximateIndex
+from indexes.dense.devices import HOST, Device
 from indexes.dense.exact import ExactIndex
 from indexes.dense.kinds import STRUCTURES
 from indexes.dense.manifest import NAME as MANIFEST
 from indexes.dense.manifest import FileEntry, SegmentEntry
+from indexes.dense.placed import PlacedFlat, PlacedIndex
 from indexes.dense.rows import Mask, Rows
 from indexes.dense.structures import Builder, FrozenIndex, dump, load
 from indexes.directory import Data, Directory, Sink
@@ -74,6 +77,7 @@ class Shape:
     directory: Directory
     dim: int
     metric: Metric
+    device: Device = HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +128,8 @@ def write_built(
         files = _write_rows(shape, name, rows)
         vectors = _map_vectors(shape, name, len(rows.keys))
         index = builder.empty(vectors, shape.metric) if base is None else _load(shape, base, mapped=False)
-        known = None if base is None else base.tuning
-        tuning = builder.finish(index, vectors, shape.metric, known=known, cancelled=cancelled)
+        known = None if base is None else base.tuned
+        tuned = builder.finish(index, vectors, shape.metric, known=known, cancelled=cancelled)
         with shape.directory.create(f"{name}.index") as file:
             sink = _Checksum(file)
             dump(index, sink)
@@ -138,7 +142,8 @@ def write_built(
             rows=len(vectors),
             files=files,
             shape=dict(builder.shape),
-            tuning=tuning,
+            tuning=tuned.cpu,
+            gpu_tuning=tuned.gpu,
         )
         return _assemble(shape, entry)
 
@@ -284,7 +289,22 @@ def _assemble(shape: Shape, entry: SegmentEntry) -> Segment:
     if entry.tuning is not None:
         structure = STRUCTURES[entry.kind](_load(shape, entry, mapped=True))
         index = ApproximateIndex(structure, vectors, shape.metric, entry.tuning)
-    return Segment(entry=entry, keys=keys, vectors=vectors, index=index)
+    return Segment(entry=entry, keys=keys, vectors=vectors, index=_placed(shape, entry, vectors, index))
+
+
+def _placed(shape: Shape, entry: SegmentEntry, vectors: Vectors, host: FrozenIndex) -> FrozenIndex:
+    """The segment on the index's device, if that takes it and knows how to search it; else ``host``."""
+    # The lists that a search reads are the same on every device; a graph is walked by each in its own way.
+    tuning = entry.gpu_tuning or (None if entry.kind == "cagra" else entry.tuning)
+    if entry.tuning is not None and tuning is None:
+        return host
+    load = partial(_load, shape, entry, mapped=False)
+    structure = shape.device.place(entry.kind, vectors, shape.metric, load)
+    if structure is None:
+        return host
+    if tuning is None:
+        return PlacedFlat(structure, host, vectors, shape.metric)
+    return PlacedIndex(structure, host, vectors, shape.metric, tuning)
 
 
 @contextmanager

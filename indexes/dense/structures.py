@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from indexes.base import Metric, Neighbours, SearchParams, Vectors
-from indexes.dense.manifest import Tuning
+from indexes.dense.manifest import Tuned
 from indexes.dense.rows import Rows, RowSet
 from indexes.directory import Sink
 from ragstone.errors import CorruptIndex, FailedPrecondition
@@ -22,6 +22,8 @@ FAISS_METRIC: Final = {
     Metric.INNER_PRODUCT: faiss.METRIC_INNER_PRODUCT,
     Metric.L2: faiss.METRIC_L2,
 }
+CPU: Final = "cpu"
+"""The device that is always there."""
 _TRAINING_ROWS: Final = 65_536
 
 
@@ -31,10 +33,16 @@ class Plan:
 
     effort: int | None
     rows: int
+    device: str = CPU
 
 
 class FrozenIndex(Protocol):
     """An immutable index over rows 0..n-1 of one segment. Thread-safe; never blocks on I/O locks."""
+
+    @property
+    def device(self) -> str:
+        """Where it answers most searches: on the CPU in the caller's thread, which else may wait."""
+        ...
 
     def search(self, queries: Vectors, k: int, allow: RowSet | None, params: SearchParams) -> Neighbours:
         """Rows (not keys) of the best ``k`` in ``allow`` for each of ``queries`` ``(n, dim)``."""
@@ -67,6 +75,10 @@ class Structure(Protocol):
         """How many candidates to try for each row wanted, so that the best are among them; ascending."""
         ...
 
+    def fetched(self, effort: int, wanted: int, share: float) -> int:
+        """How many rows to fetch so that ``wanted`` of them count when only a ``share`` of all rows does."""
+        ...
+
     def parameters(self, effort: int, fetched: int, selector: Any) -> Any:
         """The ``faiss.SearchParameters`` of one search; ``selector`` may be None."""
         ...
@@ -86,8 +98,8 @@ class Builder(Protocol):
         ...
 
     @property
-    def extends(self) -> bool:
-        """Whether a structure is as good with rows added later as when built over all at once."""
+    def most_added(self) -> float:
+        """How many times its own rows are worth adding to a structure later; 0 if it is to be built anew."""
         ...
 
     def empty(self, vectors: Vectors, metric: Metric) -> Any:
@@ -100,9 +112,9 @@ class Builder(Protocol):
         vectors: Vectors,
         metric: Metric,
         *,
-        known: Tuning | None,
+        known: Tuned | None,
         cancelled: Callable[[], bool],
-    ) -> Tuning:
+    ) -> Tuned:
         """Add the rows of ``vectors`` that ``index`` does not have yet, as its next nodes, and tune it.
 
         ``known`` is how it was tuned before; it stays where the new rows are too few to measure with.

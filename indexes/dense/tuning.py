@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Final, TypeVar
@@ -11,10 +12,12 @@ import numpy as np
 
 from indexes.base import Metric, Neighbours, SearchParams, Vectors
 from indexes.dense.approximate import ApproximateIndex
+from indexes.dense.devices import PlacedStructure
 from indexes.dense.exact import ExactIndex
-from indexes.dense.manifest import Point, Tuning
+from indexes.dense.manifest import Point, Tuned, Tuning
 from indexes.dense.rows import Rows, RowSet
 from indexes.dense.structures import Structure
+from ragstone.errors import OutOfMemory
 
 _T = TypeVar("_T")
 
@@ -52,46 +55,84 @@ def tune(
     shards: int,
     effort: int | None,
     order: Rows | None = None,
-) -> Tuning:
+    placed: PlacedStructure | None = None,
+) -> Tuned:
     """Recall@10 and time of every effort, and the cheapest effort that reaches ``target``.
 
     The rows ``asked`` of ``vectors`` ask for their neighbours, themselves left out. A graph finds the
     neighbours of its own nodes more easily than those of a new vector, so its builder leaves them out of it
     at first: then ``order`` has the rows of the nodes that it has so far. One of several ``shards`` has to
     find only its share of ten neighbours. A given ``effort`` is measured and taken. Where none reaches the
-    target, the one with the best recall is the answer.
+    target, the one with the best recall is the answer. ``placed``, the same structure on a GPU, is asked
+    the same.
     """
-    wanted = target + _MARGIN * (1 - target)
     k = max(_LEAST_K, -(-_K // shards))
     queries = np.ascontiguousarray(vectors[asked])
     there = None if order is None else _row_set(order, len(vectors))
     exactly = partial(ExactIndex(vectors, metric).search, queries, k + 1, there, SearchParams(exact=True))
     truth, scan_us = _timed(exactly, queries)
-    efforts = structure.efforts() if effort is None else (effort,)
-    best: Tuning | None = None
-    for oversampling in structure.oversamplings():
-        index = ApproximateIndex(structure, vectors, metric, _untuned(oversampling), order=order)
-        curve: list[Point] = []
-        for candidate in efforts:
-            (found, _), us = _timed(partial(index.walk, queries, k + 1, candidate), queries)
-            curve.append(Point(effort=candidate, recall=recall_of(found, truth, asked, k), us=us))
-            if curve[-1].recall >= max(wanted, _ENOUGH):
+    exam = _Exam(vectors, metric, asked, order, queries, truth, k, target, effort, scan_us / len(vectors))
+    cpu = exam.take(structure)
+    if placed is None:
+        return Tuned(cpu=cpu)
+    try:
+        return Tuned(cpu=cpu, gpu=exam.take(placed))
+    except OutOfMemory:
+        if placed.required:
+            raise
+        return Tuned(cpu=cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exam:
+    """Questions with their true answers; see ``tune``."""
+
+    vectors: Vectors
+    metric: Metric
+    asked: Rows
+    order: Rows | None
+    queries: Vectors
+    truth: Neighbours
+    k: int
+    target: float
+    effort: int | None
+    scan_us: float
+
+    def take(self, structure: Structure) -> Tuning:
+        """How a structure does."""
+        wanted = self.target + _MARGIN * (1 - self.target)
+        best: Tuning | None = None
+        for oversampling in structure.oversamplings():
+            curve = self._curve(structure, oversampling, max(wanted, _ENOUGH))
+            chosen = _cheapest(curve, wanted)
+            if best is None or chosen.recall > best.recall:
+                best = Tuning(
+                    effort=chosen.effort,
+                    oversampling=oversampling,
+                    rows=len(self.vectors),
+                    recall=chosen.recall,
+                    target=None if self.effort is not None else self.target,
+                    scan_us=self.scan_us,
+                    curve=tuple(curve),
+                )
+            if chosen.recall >= wanted:
                 break
-        chosen = _cheapest(curve, wanted)
-        if best is None or chosen.recall > best.recall:
-            best = Tuning(
-                effort=chosen.effort,
-                oversampling=oversampling,
-                rows=len(vectors),
-                recall=chosen.recall,
-                target=None if effort is not None else target,
-                scan_us=scan_us / len(vectors),
-                curve=tuple(curve),
-            )
-        if chosen.recall >= wanted:
-            break
-    assert best is not None
-    return best
+        assert best is not None
+        return best
+
+    def _curve(self, structure: Structure, oversampling: int, enough: float) -> list[Point]:
+        """The efforts worth measuring, up to the first whose recall is ``enough``."""
+        index = ApproximateIndex(
+            structure, self.vectors, self.metric, _untuned(oversampling), order=self.order
+        )
+        curve: list[Point] = []
+        for effort in structure.efforts() if self.effort is None else (self.effort,):
+            (found, _), us = _timed(partial(index.walk, self.queries, self.k + 1, effort), self.queries)
+            recall = recall_of(found, self.truth, self.asked, self.k)
+            curve.append(Point(effort=effort, recall=recall, us=us))
+            if recall >= enough:
+                break
+        return curve
 
 
 def _cheapest(curve: Sequence[Point], wanted: float) -> Point:

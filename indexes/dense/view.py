@@ -17,6 +17,7 @@ from indexes.base import Keys, Metric, Neighbours, SearchParams, VectorBatch, Ve
 from indexes.dense.exact import merge, nearest
 from indexes.dense.rows import Allowed, Mask, RowSet
 from indexes.dense.segments import Segment
+from indexes.dense.structures import CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,8 @@ class Part:
         """What a search does here."""
         plan = self.segment.index.plan(k, self._rows(allow), params)
         does = f"scans {plan.rows} rows" if plan.effort is None else f"walks with effort {plan.effort}"
-        return f"{self.segment.entry.name} ({self.segment.entry.kind}): {does}"
+        where = "" if plan.device == CPU else f" on {plan.device}"
+        return f"{self.segment.entry.name} ({self.segment.entry.kind}): {does}{where}"
 
     def _rows(self, allow: Allowed | None) -> RowSet | None:
         return self._living if allow is None else allow.within(self)
@@ -183,6 +185,11 @@ class View:
     def live(self) -> int:
         """How many keys a search can find."""
         return sum(part.live for part in self.parts) + len(self.delta.live_rows)
+
+    @cached_property
+    def waits(self) -> bool:
+        """Whether a search may wait for another device than the CPU."""
+        return any(part.segment.index.device != CPU for part in self.parts)
 
     @cached_property
     def _by_shard(self) -> Mapping[int, Sequence[Part]]:

@@ -29,6 +29,7 @@ class IndexKind(StrEnum):
     HNSW = "hnsw"
     IVF_FLAT = "ivf_flat"
     IVF_PQ = "ivf_pq"
+    CAGRA = "cagra"
 
 
 @app.command()

@@ -42,6 +42,7 @@ HINTS: Final[Mapping[type[errors.RagstoneError], str]] = {
     errors.Unauthenticated: "give valid credentials",
     errors.PermissionDenied: "ask the server's operator for access",
     errors.Overloaded: "the server is busy; run the command again later",
+    errors.OutOfMemory: 'free memory on that device, or set device = "cpu" in the recipe',
     errors.DeadlineExceeded: "allow more time with --timeout",
     errors.BackendUnavailable: "name another server with --server, or see the log of this one",
     errors.CorruptIndex: "stop writing and look at the server's log before anything else",

@@ -103,3 +103,16 @@ async def test_an_error_reaches_its_callers_and_the_next_search_works(pool: Thre
         await coalescer.search(query(-1), 1, Pace())
     answer = await coalescer.search(query(1), 1, Pace())
     assert answer.keys.tolist() == [[1]]
+
+
+async def test_what_may_wait_for_a_device_never_runs_on_the_event_loop(pool: ThreadPoolExecutor) -> None:
+    threads: set[int] = set()
+
+    def run(queries: Vectors, k: int) -> Neighbours:
+        threads.add(threading.get_ident())
+        return Echo()(queries, k)
+
+    coalescer = Coalescer(run, pool, threads=2)
+    for i in range(50):
+        await coalescer.search(query(i), 1, None)
+    assert threading.get_ident() not in threads

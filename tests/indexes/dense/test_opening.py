@@ -67,7 +67,7 @@ async def test_unknown_kinds_are_refused_with_the_known_ones(tmp_path: Path) -> 
     directory = LocalDirectory(tmp_path)
     with pytest.raises(
         InvalidArgument,
-        match=r"recipe\.index\.kind: 'tree' is unknown; known: auto, flat, hnsw, ivf_flat, ivf_pq",
+        match=r"recipe\.index\.kind: 'tree' is unknown; known: auto, cagra, flat, hnsw, ivf_flat, ivf_pq",
     ):
         await open_dense("tree", directory=directory, dim=DIM, metric=Metric.COSINE, options={})
     with pytest.raises(InvalidArgument, match=r"recipe\.lexical\.kind: .* known: okapi, tantivy"):

@@ -190,8 +190,8 @@ def structure(kind: str, vectors: Vectors, target: float) -> tuple[Structure, Tu
     builder = open_kind(kind, {"recall_target": target, **FAST[kind]}).form(*vectors.shape)[0]
     assert builder != "flat"
     index = builder.empty(vectors, Metric.COSINE)
-    tuning = builder.finish(index, vectors, Metric.COSINE, known=None, cancelled=lambda: False)
-    return STRUCTURES[kind](index), tuning
+    tuned = builder.finish(index, vectors, Metric.COSINE, known=None, cancelled=lambda: False)
+    return STRUCTURES[kind](index), tuned.cpu
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf_flat"])

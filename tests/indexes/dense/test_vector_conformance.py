@@ -21,6 +21,7 @@ OPTIONS: dict[str, tuple[str, dict[str, object], float]] = {
     "ivf-flat": ("ivf_flat", {"freeze_at": 256}, 0.95),
     "ivf-pq": ("ivf_pq", {"freeze_at": 256}, 0.95),
     "ivf-pq-freezing": ("ivf_pq", {"freeze_at": 32}, 0.95),
+    "cagra": ("cagra", {"freeze_at": 256}, 0.95),
     "auto": ("auto", {"freeze_at": 256}, 0.95),
     "flat-sharded": ("flat", {"freeze_at": 32, "shards": 3}, 1.0),
     "hnsw-sharded": ("hnsw", {"freeze_at": 256, "shards": 2}, 0.95),
