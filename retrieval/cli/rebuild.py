@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -129,9 +129,12 @@ def _show(version: Version, *, as_json: bool) -> None:
     typer.echo(f"version {version.name} of {version.collection} is {version.state}")
     if version.gates:
         output.stdout().print(output.gates_table(version.gates))
-    hints = {
-        "ready": "`ragstone versions promote {0} {1}` lets it serve",
-        "building": "`ragstone versions watch {0} {1}` shows how far it is",
-    }
-    if version.state in hints:
-        typer.echo(hints[version.state].format(version.collection, version.name))
+    if version.state in _NEXT:
+        force = " --force" if not all(gate.passed for gate in version.gates) else ""
+        typer.echo(_NEXT[version.state].format(version.collection, version.name, force))
+
+
+_NEXT: Final = {
+    "ready": "`ragstone versions promote {0} {1}{2}` lets it serve",
+    "building": "`ragstone versions watch {0} {1}` shows how far it is",
+}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, replace
@@ -71,12 +70,11 @@ PLAN = RebuildPlan(
 
 
 class Rebuilds:
-    """What an application does for versions: a rebuild goes through ``stages``, and hangs where they end."""
+    """What an application does for versions: a rebuild goes through ``stages``."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.stages: list[Version] = [BUILDING, READY]
-        self.interrupt = False
         self.error: errors.RagstoneError | None = None
 
     def _called(self, *call: Any) -> None:
@@ -101,9 +99,6 @@ class Rebuilds:
     async def watch_version(self, collection: str, name: str) -> AsyncIterator[Version]:
         for version in self.stages:
             yield version
-            if self.interrupt:
-                os.kill(os.getpid(), signal.SIGINT)
-                await asyncio.Event().wait()
 
     async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
         self._called("promote", collection, name, force)
@@ -265,7 +260,7 @@ def test_watching_ends_with_what_was_checked(run: Run, rebuilds: Rebuilds) -> No
     assert result.exit_code == 0
     assert "version v2 of docs is ready" in result.stdout
     assert "recall" in result.stdout
-    assert "ragstone versions promote docs v2" in result.stdout
+    assert "ragstone versions promote docs v2 --force" in result.stdout  # the gate did not pass
 
 
 def test_promoting_waits_until_the_version_is_ready(run_json: RunJson, rebuilds: Rebuilds) -> None:
@@ -294,9 +289,16 @@ def test_watching_can_begin_later(run: Run, run_json: RunJson, rebuilds: Rebuild
     "command", [("rebuild", "docs", "--index", "flat", "--promote"), ("versions", "watch", "docs", "v2")]
 )
 def test_ctrl_c_leaves_the_rebuild_running_and_says_so(
-    run: Run, rebuilds: Rebuilds, command: tuple[str, ...]
+    run: Run, rebuilds: Rebuilds, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rebuilds.interrupt = True
+    def look(version: Version) -> dict[str, Any]:
+        seen.append(version.state)
+        if len(seen) == 2:  # the first one of the stream: the watch is under way
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    seen: list[str] = []
+    monkeypatch.setattr(watching, "look", look)
     result = run(*command)
     assert result.exit_code == 130
     assert "the rebuild goes on" in result.stderr
