@@ -27,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kill-rounds", type=int, default=10, help="how often a writer of indexes is killed (default: 10)"
     )
+    parser.addoption(
+        "--rebuild-rounds",
+        type=int,
+        default=3,
+        help="rebuilds that are killed, some times each (default: 3)",
+    )
 
 
 class RealServer:
