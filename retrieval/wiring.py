@@ -58,6 +58,7 @@ from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
 from retrieval.versions.service import Versions
+from retrieval.versions.sweeper import Sweeper
 
 
 class RegistryOpener:
@@ -110,6 +111,7 @@ class Ragstone:
         collections: Collections,
         versions: Versions,
         rebuilds: Rebuilds,
+        sweeping: asyncio.Task[None],
         writer: Writer,
         searcher: Searcher,
         answerer: Answerer,
@@ -123,6 +125,7 @@ class Ragstone:
         self._collections = collections
         self._versions = versions
         self._rebuilds = rebuilds
+        self._sweeping = sweeping
         self._writer = writer
         self._searcher = searcher
         self._answerer = answerer
@@ -296,6 +299,8 @@ class Ragstone:
 
     async def close(self) -> None:
         """Checkpoint, then close everything, the lock last."""
+        self._sweeping.cancel()
+        await asyncio.wait([self._sweeping])
         await self._rebuilds.close()
         await self._collections.close()
         await self._generator.close()
@@ -351,6 +356,12 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         rebuilds=rebuilds,
         planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
     )
+    sweeper = Sweeper(
+        versions=versions,
+        collections=collections,
+        catalog=catalog,
+        window_s=settings.rebuild.rollback_window_s,
+    )
     searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
     answers = await generator.registry.open_generator("extractive", {})
     return Ragstone(
@@ -361,6 +372,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         collections=collections,
         versions=versions,
         rebuilds=rebuilds,
+        sweeping=asyncio.create_task(sweeper.run(), name="version sweeper"),
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),
         searcher=searcher,
         answerer=Answerer(searcher=searcher, generator=answers),

@@ -28,6 +28,7 @@ from retrieval.versions.snapshots import OpenCollection
 log = structlog.get_logger(__name__)
 
 _POLL_S: Final = 0.25
+_FLOAT_BYTES: Final = 4
 _SETTLED: Final = (State.READY, State.SERVING, State.RETIRING, State.FAILED)
 
 
@@ -171,9 +172,9 @@ class Versions:
         return await self.get(collection, name)
 
     async def delete(self, collection: str, name: str) -> int:
-        """Delete a version that does not serve; the bytes that its indexes took.
+        """Delete a version that does not serve; the bytes that its indexes and its vectors took.
 
-        Raises FailedPrecondition for one that serves.
+        Chunks and vectors stay that another version uses. Raises FailedPrecondition for one that serves.
         """
         opened, row = await self._of(collection, name)
         require(Action.DELETE, name, row.state)
@@ -186,6 +187,8 @@ class Versions:
         others = await self._catalog.versions(opened.row.id)
         if all(other.chunking != row.chunking for other in others):
             await self._sources.chunks.forget(opened.row.id, row.chunking)
+        if row.space not in await self._catalog.spaces():
+            freed += await self._sources.embeddings.forget(row.space) * row.dim * _FLOAT_BYTES
         log.info("version_deleted", collection=collection, version=name, freed_bytes=freed)
         return freed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,9 @@ from ragstone.errors import (
 )
 from ragstone.types import Document, Mode, Query, Recipe, Version, Wait
 from retrieval.config import Settings
+from retrieval.store.catalog import Catalog
+from retrieval.store.values import utc_now
+from retrieval.versions.sweeper import Sweeper
 from retrieval.wiring import build
 from tests.app.conftest import HASHING, App
 
@@ -319,3 +323,35 @@ async def test_a_plan_estimates_the_chunks_of_another_chunker(filled: App) -> No
     version = await rebuilt(filled, MOVES["smaller chunks"])
     assert plan.chunks_estimated
     assert plan.chunks == version.stats["dense"]["live"]
+
+
+async def test_a_version_that_served_before_is_swept_when_its_window_is_over(
+    filled: App, settings: Settings
+) -> None:
+    version = await rebuilt(filled, ANOTHER_SPACE)
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    later = timedelta(hours=25)
+    freed = []
+    for clock in (utc_now, lambda: utc_now() + later):
+        sweeper = Sweeper(
+            versions=filled.ragstone._versions,
+            collections=filled.ragstone._collections,
+            catalog=Catalog(filled.ragstone._database),
+            window_s=settings.rebuild.rollback_window_s,
+            clock=clock,
+        )
+        freed.append(await sweeper.sweep())
+    assert freed[0] == 0
+    assert freed[1] > 0
+    assert [v.name for v in await filled.ragstone.versions("docs")] == [version.name]
+    with pytest.raises(FailedPrecondition, match="before"):
+        await filled.ragstone.rollback("docs")
+
+
+async def test_deleting_the_last_version_of_a_space_frees_its_vectors(filled: App) -> None:
+    version = await rebuilt(filled, ANOTHER_SPACE)
+    await filled.ragstone.delete_version("docs", version.name)
+    spaces = await filled.ragstone._database.read(
+        lambda c: c.exec_driver_sql("SELECT DISTINCT space FROM embeddings").scalars().all()
+    )
+    assert spaces == [(await filled.search(SEA)).space]
