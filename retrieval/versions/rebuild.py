@@ -49,6 +49,8 @@ class Rebuild:
     started: float = field(default_factory=monotonic)
     done_at_start: int = 0
     opened: OpenVersion | None = None
+    following: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it has caught up for the first time, or has failed to."""
 
 
 class Rebuilds:
@@ -76,6 +78,12 @@ class Rebuilds:
             for version in list(collection.resting.values()):
                 if version.state in FOLLOWING:
                     self.start(collection, version)
+
+    async def wait_until_following(self, version_id: int) -> None:
+        """Return when a version that is being opened, after a restart perhaps, follows the journal."""
+        rebuild = self._running.get(version_id)
+        if rebuild is not None:
+            await rebuild.following.wait()
 
     async def stop(self, version_id: int) -> None:
         """Break a rebuild off; what it has made durable stays."""
@@ -117,7 +125,10 @@ class Rebuilds:
 
     async def _run(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
         try:
-            await self._follow(collection, version, rebuild)
+            try:
+                await self._follow(collection, version, rebuild)
+            finally:
+                rebuild.following.set()
             if version.state in (State.BUILDING, State.CATCHING_UP):
                 await self._finish(version, rebuild)
         except RagstoneError as exc:
@@ -128,9 +139,8 @@ class Rebuilds:
 
     async def _follow(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
         rest = Yielding(collection, self._settings)
-        opened = await self._collections.open_version(collection.row, version, rest)
+        opened = rebuild.opened = await self._collections.open_version(collection.row, version, rest)
         try:
-            rebuild.opened = opened
             rebuild.done_at_start = opened.snapshot.parts.dense.stats().live
             self._collections.follow(collection, opened)
             await opened.snapshot.applier.start()

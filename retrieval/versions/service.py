@@ -123,9 +123,10 @@ class Versions:
         if row.state == State.SERVING:
             return await self.get(collection, name)
         require(Action.PROMOTE, name, row.state)
+        await self._rebuilds.wait_until_following(row.id)
         follower = opened.followers.get(row.id)
         if follower is None:
-            raise FailedPrecondition(f"version {name} is still being opened; try again in a moment")
+            raise FailedPrecondition(f"version {name} could not be opened: the server's log says why")
         before = opened.row
         measured = await self._rebuilds.measure(follower.snapshot)
         if not force:
