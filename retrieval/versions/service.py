@@ -119,6 +119,8 @@ class Versions:
         and is written down), Conflict when somebody else changed the serving version meanwhile.
         """
         opened = self._collections.get(collection)
+        # Whoever asks wants this one replaced, and not what another promotion may put there meanwhile.
+        before = opened.row
         row = await self._catalog.version(opened.row.id, name)
         if row.state == State.SERVING:
             return await self.get(collection, name)
@@ -127,7 +129,6 @@ class Versions:
         follower = opened.followers.get(row.id)
         if follower is None:
             raise FailedPrecondition(f"version {name} could not be opened: the server's log says why")
-        before = opened.row
         measured = await self._rebuilds.measure(follower.snapshot)
         if not force:
             require_passed(name, measured)
