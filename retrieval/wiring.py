@@ -148,6 +148,7 @@ class Ragstone:
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and all that belongs to it."""
+        await self._rebuilds.leave(self._collections.get(name))
         await self._collections.delete(name)
 
     async def compact(self, name: str) -> Collection:

@@ -92,6 +92,11 @@ class Rebuilds:
             rebuild.task.cancel()
             await asyncio.gather(rebuild.task, return_exceptions=True)
 
+    async def leave(self, collection: OpenCollection) -> None:
+        """Break off what runs for a collection that is about to be deleted."""
+        for version_id in (*collection.followers, *collection.resting):
+            await self.stop(version_id)
+
     async def close(self) -> None:
         """Break all off; the next start goes on with them."""
         for version_id in list(self._running):

@@ -355,3 +355,14 @@ async def test_deleting_the_last_version_of_a_space_frees_its_vectors(filled: Ap
         lambda c: c.exec_driver_sql("SELECT DISTINCT space FROM embeddings").scalars().all()
     )
     assert spaces == [(await filled.search(SEA)).space]
+
+
+async def test_deleting_a_collection_ends_its_rebuild(
+    filled: App, settings: Settings, stuck: Callable[[], None]
+) -> None:
+    stuck()
+    await filled.ragstone.create_version("docs", ANOTHER_SPACE)
+    await filled.ragstone.delete_collection("docs")
+    assert not list((settings.data_dir / "versions").iterdir())
+    await filled.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
+    assert [version.name for version in await filled.ragstone.versions("docs")] == ["v1"]
