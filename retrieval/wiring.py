@@ -1,4 +1,4 @@
-"""The composition root: settings -> a running application. The only module that touches the registries."""
+"""The composition root: settings -> a running application. The server touches the registries only here."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ragstone.types import (
     AnswerEvent,
     Collection,
     Document,
+    MissingTexts,
     Query,
     RebuildPlan,
     Recipe,
@@ -53,10 +54,12 @@ from retrieval.telemetry import Metrics, configure_logging
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.gauges import CollectionGauges
+from retrieval.versions.leases import Leases
 from retrieval.versions.parts import Cutter
 from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+from retrieval.versions.reembedding import Reembedding
 from retrieval.versions.service import Versions
 from retrieval.versions.sweeper import Sweeper
 
@@ -112,6 +115,7 @@ class Ragstone:
         versions: Versions,
         rebuilds: Rebuilds,
         sweeping: asyncio.Task[None],
+        reembedding: Reembedding,
         writer: Writer,
         searcher: Searcher,
         answerer: Answerer,
@@ -126,6 +130,7 @@ class Ragstone:
         self._versions = versions
         self._rebuilds = rebuilds
         self._sweeping = sweeping
+        self._reembedding = reembedding
         self._writer = writer
         self._searcher = searcher
         self._answerer = answerer
@@ -194,6 +199,30 @@ class Ragstone:
     async def delete_version(self, collection: str, name: str) -> int:
         """Delete a version that does not serve; the bytes freed."""
         return await self._versions.delete(collection, name)
+
+    async def list_missing_embeddings(
+        self, collection: str, name: str, *, worker: str, max_texts: int, lease_s: float
+    ) -> MissingTexts:
+        """Texts for a worker of a re-embedding job."""
+        return await self._reembedding.lend(
+            collection, name, worker=worker, max_texts=max_texts, lease_s=lease_s
+        )
+
+    async def put_embeddings(
+        self,
+        collection: str,
+        name: str,
+        *,
+        space: str,
+        lease: str,
+        hashes: Sequence[bytes],
+        vectors: Vectors,
+        refused: Mapping[bytes, str],
+    ) -> int:
+        """What a worker of a re-embedding job made of them; how many texts are left."""
+        return await self._reembedding.store(
+            collection, name, space=space, lease=lease, hashes=hashes, vectors=vectors, refused=refused
+        )
 
     # -- documents -------------------------------------------------------------------------------
 
@@ -350,12 +379,16 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
     rebuilds = Rebuilds(collections=collections, catalog=catalog, sources=sources, settings=settings.rebuild)
     await rebuilds.open()
     scratch = settings.data_dir / "versions"
+    reembedding = Reembedding(
+        collections=collections, catalog=catalog, sources=sources, opener=opener, leases=Leases()
+    )
     versions = Versions(
         collections=collections,
         catalog=catalog,
         sources=sources,
         rebuilds=rebuilds,
         planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
+        reembedding=reembedding,
     )
     sweeper = Sweeper(
         versions=versions,
@@ -374,6 +407,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         versions=versions,
         rebuilds=rebuilds,
         sweeping=asyncio.create_task(sweeper.run(), name="version sweeper"),
+        reembedding=reembedding,
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),
         searcher=searcher,
         answerer=Answerer(searcher=searcher, generator=answers),

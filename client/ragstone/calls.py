@@ -19,12 +19,13 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from ragstone import wire, wire_versions
 from ragstone.errors import FieldViolation, InvalidArgument
-from ragstone.fields import build, decode_floats, encode_choice, refusing
+from ragstone.fields import build, decode_floats, encode_choice, encode_floats, refusing
 from ragstone.types import (
     AnswerEvent,
     Collection,
     Document,
     Fusion,
+    MissingTexts,
     Mode,
     Query,
     RebuildPlan,
@@ -197,6 +198,55 @@ def delete_version(collection: str, name: str) -> Call[int]:
     """DeleteVersion: the bytes freed."""
     request = build(versions_pb2.DeleteVersionRequest, "", collection=collection, name=name)
     return Call(_METHODS["DeleteVersion"], request, lambda reply: int(reply.bytes_freed))
+
+
+def list_missing_embeddings(
+    collection: str, version: str, worker: str, max_texts: int, lease_s: float
+) -> Call[MissingTexts]:
+    """ListMissingEmbeddings."""
+    request = build(
+        versions_pb2.ListMissingEmbeddingsRequest,
+        "",
+        collection=collection,
+        version=version,
+        worker=worker,
+        max_texts=max_texts,
+        lease_seconds=lease_s,
+    )
+    return Call(
+        _METHODS["ListMissingEmbeddings"],
+        request,
+        lambda reply: wire_versions.decode_missing_texts(reply.range),
+    )
+
+
+def put_embeddings(
+    collection: str,
+    version: str,
+    space: str,
+    lease: str,
+    vectors: Mapping[bytes, VectorLike],
+    refused: Mapping[bytes, str],
+) -> Call[int]:
+    """PutEmbeddings: how many texts have no vector yet."""
+    rows = [encode_floats(vector, f"vectors[{i}]") for i, vector in enumerate(vectors.values())]
+    if len({len(row) for row in rows}) > 1:
+        raise InvalidArgument.at("vectors", "are not all of one dimension")
+    request = build(
+        versions_pb2.PutEmbeddingsRequest,
+        "",
+        collection=collection,
+        version=version,
+        space=space,
+        lease=lease,
+        text_hashes=list(vectors),
+        vectors=b"".join(rows),
+        refused=[
+            build(versions_pb2.RefusedText, f"refused[{i}].", text_hash=text_hash, reason=reason)
+            for i, (text_hash, reason) in enumerate(refused.items())
+        ],
+    )
+    return Call(_METHODS["PutEmbeddings"], request, lambda reply: int(reply.missing))
 
 
 def _collection(reply: Any) -> Collection:

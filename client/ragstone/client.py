@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -21,6 +21,7 @@ from ragstone.types import (
     Collection,
     Document,
     Fusion,
+    MissingTexts,
     Mode,
     Query,
     RebuildPlan,
@@ -155,6 +156,43 @@ class AsyncClient:
         Raises NotFound, FailedPrecondition for the version that serves.
         """
         return await self._connection.unary(calls.delete_version(collection, name), timeout)
+
+    async def list_missing_embeddings(
+        self,
+        collection: str,
+        version: str,
+        *,
+        worker: str,
+        max_texts: int = 4096,
+        lease_s: float = 30.0,
+        timeout: float | None = None,
+    ) -> MissingTexts:
+        """Borrow texts that have no vector in the version's space, to embed them and bring the vectors.
+
+        Nobody else gets them until the lease expires. Raises NotFound.
+        """
+        call = calls.list_missing_embeddings(collection, version, worker, max_texts, lease_s)
+        return await self._connection.unary(call, timeout)
+
+    async def put_embeddings(
+        self,
+        collection: str,
+        version: str,
+        *,
+        space: str,
+        lease: str,
+        vectors: Mapping[bytes, VectorLike],
+        refused: Mapping[bytes, str] | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Store vectors by text hash, and renew the lease; returns about how many texts still lack one.
+
+        Without any vectors it only renews. A text that has a vector keeps it. ``refused`` are texts of the
+        lease that cannot be embedded, with the reason: they are parked. Raises NotFound, SpaceMismatch with
+        both spaces, InvalidArgument naming the row; nothing is stored then.
+        """
+        call = calls.put_embeddings(collection, version, space, lease, vectors, refused or {})
+        return await self._connection.unary(call, timeout)
 
     # -- documents ----------------------------------------------------------------------------
 

@@ -206,6 +206,14 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedText:
+    """A text that a re-embedding job could not embed: one chunk of it, and why."""
+
+    chunk_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """An index version: one recipe, and how far its indexes have followed the journal.
 
@@ -228,6 +236,8 @@ class Version:
     """Why it failed or was paused."""
     gates: tuple[Gate, ...] = ()
     """What was checked before promotion; empty until then."""
+    parked: tuple[ParkedText, ...] = ()
+    """Texts that re-embedding jobs could not embed, since the server started; at most the first 100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +263,38 @@ class RebuildPlan:
     memory_bytes: int
     notes: tuple[str, ...] = ()
     """What else is worth knowing, one sentence each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingText:
+    """A text without a vector: the passage as it is embedded, and 16 bytes that stand for it."""
+
+    text_hash: bytes
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingTexts:
+    """Distinct texts that are lent to one worker, and what has to embed them.
+
+    Empty while all others are lent, or when nothing is missing: ``done`` tells which.
+    """
+
+    texts: tuple[MissingText, ...]
+    lease: str
+    """Empty where there are no texts."""
+    lease_s: float
+    """From now on; every ``put_embeddings`` renews it."""
+    space: str
+    dim: int
+    embedder: Options
+    """The section of the version's recipe."""
+    missing: int
+    """About how many distinct texts have no vector yet, these and parked ones included."""
+    parked: int
+    """How many of them workers have given up."""
+    done: bool
+    """Nothing is left to embed, and nothing is lent to anybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

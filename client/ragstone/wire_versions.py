@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ragstone.fields import decode_options, decode_time, encode_options, encode_time
-from ragstone.types import Collection, Gate, Progress, RebuildPlan, Recipe, Version
+from ragstone.types import (
+    Collection,
+    Gate,
+    MissingText,
+    MissingTexts,
+    ParkedText,
+    Progress,
+    RebuildPlan,
+    Recipe,
+    Version,
+)
 from ragstone.v1 import collections_pb2, values_pb2, versions_pb2
 
 _STATES: Final[Mapping[str, Any]] = {  # to what the generated code takes for its numbers
@@ -49,6 +59,9 @@ def encode_version(version: Version) -> values_pb2.Version:
         progress=None if version.progress is None else _encode_progress(version.progress),
         reason=version.reason,
         gates=[_encode_gate(gate) for gate in version.gates],
+        parked=[
+            values_pb2.ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in version.parked
+        ],
     )
 
 
@@ -67,6 +80,7 @@ def decode_version(message: values_pb2.Version) -> Version:
         progress=_decode_progress(message.progress) if message.HasField("progress") else None,
         reason=message.reason,
         gates=tuple(map(_decode_gate, message.gates)),
+        parked=tuple(ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in message.parked),
     )
 
 
@@ -132,6 +146,31 @@ _PLAN: Final = (
     *("space", "dim", "documents", "chunks", "chunks_estimated", "texts_to_embed", "tokens"),
     *("embed_s", "build_s", "disk_bytes", "memory_bytes"),
 )
+
+
+def encode_missing_texts(part: MissingTexts) -> versions_pb2.MissingTexts:
+    """Texts that are lent to a worker."""
+    return versions_pb2.MissingTexts(
+        texts=[
+            versions_pb2.MissingText(text_hash=missing.text_hash, text=missing.text) for missing in part.texts
+        ],
+        lease_seconds=part.lease_s,
+        embedder=encode_options(part.embedder, "embedder"),
+        **{name: getattr(part, name) for name in _MISSING},
+    )
+
+
+def decode_missing_texts(message: versions_pb2.MissingTexts) -> MissingTexts:
+    """The reverse of ``encode_missing_texts``."""
+    return MissingTexts(
+        texts=tuple(MissingText(text_hash=missing.text_hash, text=missing.text) for missing in message.texts),
+        lease_s=message.lease_seconds,
+        embedder=decode_options(message.embedder),
+        **{name: getattr(message, name) for name in _MISSING},
+    )
+
+
+_MISSING: Final = ("lease", "space", "dim", "missing", "parked", "done")
 
 
 def encode_collection(collection: Collection) -> collections_pb2.Collection:

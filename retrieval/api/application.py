@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from ragstone.types import (
     AnswerEvent,
     Collection,
     Document,
+    MissingTexts,
     Query,
     RebuildPlan,
     Recipe,
@@ -113,6 +114,33 @@ class Application(Protocol):
         """Delete a version and its files, and stop the work on it; returns the bytes freed.
 
         Raises FailedPrecondition for the version that serves.
+        """
+        ...
+
+    async def list_missing_embeddings(
+        self, collection: str, name: str, *, worker: str, max_texts: int, lease_s: float
+    ) -> MissingTexts:
+        """At most ``max_texts`` texts that have no vector in the version's space, lent to ``worker`` alone.
+
+        None while all others are lent, or when nothing is left.
+        """
+        ...
+
+    async def put_embeddings(
+        self,
+        collection: str,
+        name: str,
+        *,
+        space: str,
+        lease: str,
+        hashes: Sequence[bytes],
+        vectors: NDArray[np.float32],
+        refused: Mapping[bytes, str],
+    ) -> int:
+        """Store vectors ``(len(hashes), dim)`` where there are none, park refused texts, renew the lease.
+
+        Returns about how many texts have no vector yet. Raises SpaceMismatch with both spaces,
+        InvalidArgument naming the row; nothing is stored then.
         """
         ...
 

@@ -6,7 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ragstone import wire_versions as wire
+from ragstone.errors import InvalidArgument
 from ragstone.v1 import versions_pb2 as pb
 from retrieval.api.application import Application
 from retrieval.api.interceptors import Caller, Edge
@@ -31,6 +35,10 @@ class VersionsServicer:
             "PauseVersion": edge.unary(pb.PauseVersionRequest, self.pause, admit=False),
             "ResumeVersion": edge.unary(pb.ResumeVersionRequest, self.resume, admit=False),
             "DeleteVersion": edge.unary(pb.DeleteVersionRequest, self.delete, admit=False),
+            "ListMissingEmbeddings": edge.unary(
+                pb.ListMissingEmbeddingsRequest, self.list_missing, admit=False
+            ),
+            "PutEmbeddings": edge.unary(pb.PutEmbeddingsRequest, self.put_embeddings, admit=False),
         }
 
     async def get(self, request: pb.GetVersionRequest, caller: Caller) -> pb.GetVersionResponse:
@@ -89,3 +97,38 @@ class VersionsServicer:
         """DeleteVersion."""
         freed = await self._app.delete_version(request.collection, request.name)
         return pb.DeleteVersionResponse(bytes_freed=freed)
+
+    async def list_missing(
+        self, request: pb.ListMissingEmbeddingsRequest, caller: Caller
+    ) -> pb.ListMissingEmbeddingsResponse:
+        """ListMissingEmbeddings."""
+        part = await self._app.list_missing_embeddings(
+            request.collection,
+            request.version,
+            worker=request.worker,
+            max_texts=request.max_texts,
+            lease_s=request.lease_seconds,
+        )
+        return pb.ListMissingEmbeddingsResponse(range=wire.encode_missing_texts(part))
+
+    async def put_embeddings(
+        self, request: pb.PutEmbeddingsRequest, caller: Caller
+    ) -> pb.PutEmbeddingsResponse:
+        """PutEmbeddings."""
+        missing = await self._app.put_embeddings(
+            request.collection,
+            request.version,
+            space=request.space,
+            lease=request.lease,
+            hashes=list(request.text_hashes),
+            vectors=_rows(request.vectors, len(request.text_hashes)),
+            refused={text.text_hash: text.reason for text in request.refused},
+        )
+        return pb.PutEmbeddingsResponse(missing=missing)
+
+
+def _rows(values: bytes, count: int) -> NDArray[np.float32]:
+    """``count`` rows of equal length, read-only."""
+    if len(values) % (4 * max(1, count)) or (values and not count):
+        raise InvalidArgument.at("vectors", f"{len(values)} bytes are no {count} rows of float32")
+    return np.frombuffer(values, dtype="<f4").reshape(count, -1 if count else 0)

@@ -16,6 +16,7 @@ from retrieval.cli import (
     ingest,
     output,
     rebuild,
+    reembed,
     search,
     serve,
     versions,
@@ -82,6 +83,7 @@ app.add_typer(documents.app, name="documents")
 app.add_typer(versions.app, name="versions")
 app.command("ingest")(ingest.ingest)
 app.command("rebuild")(rebuild.rebuild)
+app.command("reembed")(reembed.reembed)
 app.command("search")(search.search)
 app.command("ask")(search.ask)
 app.command("eval")(evaluate.evaluate)

@@ -22,6 +22,7 @@ from ragstone.types import (
     Document,
     Gate,
     Hit,
+    ParkedText,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -155,6 +156,7 @@ def version_json(version: Version) -> dict[str, Any]:
         "progress": None if version.progress is None else asdict(version.progress),
         "reason": version.reason,
         "gates": [asdict(gate) for gate in version.gates],
+        "parked": [asdict(text) for text in version.parked],
     }
 
 
@@ -252,9 +254,12 @@ def plan_lines(result: SearchResult) -> Iterator[str]:
 
 
 def version_facts(version: Version) -> Table:
-    """A version but for its gates, and for what there is not."""
+    """A version but for what has tables of its own, and for what there is not."""
     value = version_json(version)
-    return facts({key: entry for key, entry in value.items() if key != "gates" and entry not in (None, "")})
+    tables = ("gates", "parked")
+    return facts(
+        {key: entry for key, entry in value.items() if key not in tables and entry not in (None, "")}
+    )
 
 
 def state(version: Version) -> str:
@@ -270,6 +275,14 @@ def gates_table(gates: Sequence[Gate]) -> Table:
     for gate in gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
         table.add_row(Text(gate.name), passed, f"{gate.value:.6g}", f"{gate.limit:.6g}", Text(gate.detail))
+    return table
+
+
+def parked_table(parked: Sequence[ParkedText]) -> Table:
+    """Texts that re-embedding jobs could not embed."""
+    table = Table("parked", "reason", box=box.SIMPLE_HEAD)
+    for text in parked:
+        table.add_row(Text(text.chunk_id), Text(text.reason))
     return table
 
 

@@ -51,6 +51,8 @@ def show(
     output.stdout().print(output.version_facts(version))
     if version.gates:
         output.stdout().print(output.gates_table(version.gates))
+    if version.parked:
+        output.stdout().print(output.parked_table(version.parked))
 
 
 @app.command()

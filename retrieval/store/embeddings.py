@@ -79,7 +79,14 @@ class Embeddings:
         """
         there = exists().where(_embeddings.space == space, _embeddings.text_hash == _chunks.text_hash)
         page = (
-            select(_chunks.key, _chunks.text, _chunks.text_hash, _chunks.title, _chunks.seq_added)
+            select(
+                _chunks.key,
+                _chunks.chunk_id,
+                _chunks.text,
+                _chunks.text_hash,
+                _chunks.title,
+                _chunks.seq_added,
+            )
             .where(
                 _chunks.collection_id == collection_id,
                 _chunks.chunking == chunking,
@@ -94,6 +101,7 @@ class Embeddings:
         return [
             MissingEmbedding(
                 key=row.key,
+                chunk_id=row.chunk_id,
                 text=row.text,
                 text_hash=row.text_hash,
                 title=row.title,

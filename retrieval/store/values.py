@@ -146,6 +146,7 @@ class MissingEmbedding:
     """A live chunk whose text has no vector in a space; ``position`` is where to go on from."""
 
     key: int
+    chunk_id: str
     text: str
     text_hash: bytes
     title: str

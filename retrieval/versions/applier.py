@@ -24,6 +24,7 @@ from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal, Step
 from retrieval.store.values import VersionRow
+from retrieval.versions.cuts import cut_some
 from retrieval.versions.parts import Parts
 from retrieval.versions.passage_vectors import PassageVectors, Progress
 from retrieval.versions.steps import merge, metadata_rows, text_batch, vector_batch
@@ -35,7 +36,6 @@ Rest: TypeAlias = Callable[[float], Awaitable[None]]
 _LAST_BATCH_S: Final = 5.0
 _MOST_OFFERED: Final = 2
 """Of the pending chunks at which writers wait. Only a follower that nobody waits for comes to this."""
-_DOCUMENTS_AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,21 +267,12 @@ class Applier:
 
     async def _cut_up_to(self, head: int) -> None:
         """Cut the documents that nobody has cut for this version's chunking."""
-        sources, cutter = self._sources, self._parts.cutter
+        chunks, cutter = self._sources.chunks, self._parts.cutter
         where = self._collection_id, self._chunking
-        position = self._cut_seq + 1, 0
-        while cutter is not None:
+        position: tuple[int, int] | None = (self._cut_seq + 1, 0)
+        while cutter is not None and position is not None:
             start = monotonic()
-            documents = await sources.chunks.uncut(
-                *where, after=position, upto=head, limit=_DOCUMENTS_AT_ONCE
-            )
-            if not documents:
-                break
-            cuts = await asyncio.to_thread(
-                lambda rows: [(row, cutter.cut(row.id, row.title, row.text)) for row in rows], documents
-            )
-            await sources.chunks.add(*where, cuts)
-            position = documents[-1].seq, documents[-1].key
+            position = await cut_some(chunks, cutter, *where, after=position, upto=head)
             await self._pause(start)
         self._cut_seq = max(self._cut_seq, head)
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from embedders.base import Embedder, Vectors
-from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
+from embedders.refusals import embed_or_refuse
+from ragstone.errors import BackendUnavailable, Overloaded
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.values import ChunkRow
 from retrieval.versions.passages import passage_text
@@ -83,22 +84,13 @@ class PassageVectors:
 
     async def _embed_or_park(self, rows: Sequence[ChunkRow]) -> dict[bytes, Vectors]:
         texts = [passage_text(row.title, row.text) for row in rows]
-        try:
-            vectors = await self._embed_patiently(texts)
-        except RagstoneError as exc:
-            if len(rows) > 1:
-                halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-                return {**await self._embed_or_park(halves[0]), **await self._embed_or_park(halves[1])}
-            self._park(rows[0], exc.message)
-            return {}
-        finite: Found = np.asarray(np.isfinite(vectors).all(axis=1))
-        if len(rows) > 1 and not finite.any():
-            # No single text is to blame: the model is broken, and nothing of it may be stored.
-            raise Internal(f"the embedder of {self._embedder.space.id} gives vectors that are not finite")
-        for row in (row for row, good in zip(rows, finite, strict=True) if not good):
-            self._park(row, "its vector is not finite")
-        kept = zip(rows, vectors, finite, strict=True)
-        return {row.text_hash: vector for row, vector, good in kept if good}
+        embedded: dict[bytes, Vectors] = {}
+        for row, outcome in zip(rows, await embed_or_refuse(self._embed_patiently, texts), strict=True):
+            if isinstance(outcome, str):
+                self._park(row, outcome)
+            else:
+                embedded[row.text_hash] = outcome
+        return embedded
 
     def _park(self, row: ChunkRow, reason: str) -> None:
         log.error("chunk_parked", chunk_id=row.chunk_id, reason=reason)

@@ -23,6 +23,7 @@ from retrieval.versions.lifecycle import Action, State, require
 from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds, as_json, rest_version
 from retrieval.versions.recipe import PinnedRecipe, change, chunking_of
+from retrieval.versions.reembedding import Reembedding
 from retrieval.versions.snapshots import OpenCollection
 
 log = structlog.get_logger(__name__)
@@ -43,12 +44,14 @@ class Versions:
         sources: Sources,
         rebuilds: Rebuilds,
         planner: Planner,
+        reembedding: Reembedding,
     ) -> None:
         self._collections = collections
         self._catalog = catalog
         self._sources = sources
         self._rebuilds = rebuilds
         self._planner = planner
+        self._reembedding = reembedding
         self._switching = asyncio.Lock()
 
     async def list(self, collection: str) -> Sequence[Version]:
@@ -183,6 +186,7 @@ class Versions:
         await self._catalog.set_state(row.id, State.DELETED, expect=row.state)
         await self._rest(opened, row)
         del opened.resting[row.id]
+        self._reembedding.forget(row.id)
         path = self._collections.path(row.id)
         freed = await asyncio.to_thread(_bytes_under, path)
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
@@ -220,7 +224,13 @@ class Versions:
         progress = None
         if snapshot is not None and row.state in (State.BUILDING, State.CATCHING_UP):
             progress = await self._rebuilds.progress(snapshot)
-        return replace(shown, progress=progress, reason=_reason(row, events), gates=_gates(events))
+        return replace(
+            shown,
+            progress=progress,
+            reason=_reason(row, events),
+            gates=_gates(events),
+            parked=self._reembedding.parked(row.id),
+        )
 
 
 def _reason(row: VersionRow, events: Sequence[VersionEvent]) -> str:

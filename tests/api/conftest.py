@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +26,8 @@ from ragstone.types import (
     Gate,
     Hit,
     LegScore,
+    MissingText,
+    MissingTexts,
     Progress,
     Query,
     RebuildPlan,
@@ -81,6 +83,19 @@ PLAN = RebuildPlan(
     disk_bytes=2**40,
     memory_bytes=2**35,
     notes=("The embedding space stays.",),
+)
+
+
+LENT = MissingTexts(
+    texts=(MissingText(text_hash=b"a" * 16, text="Title words"), MissingText(text_hash=b"b" * 16, text="x")),
+    lease="l1",
+    lease_s=30.0,
+    space="s",
+    dim=2,
+    embedder={"kind": "hashing", "dim": 2},
+    missing=9,
+    parked=1,
+    done=False,
 )
 
 
@@ -196,6 +211,32 @@ class FakeApplication:
     async def delete_version(self, collection: str, name: str) -> int:
         self._called("delete_version", collection=collection, name=name)
         return 2**40
+
+    async def list_missing_embeddings(
+        self, collection: str, name: str, *, worker: str, max_texts: int, lease_s: float
+    ) -> MissingTexts:
+        self._called("list_missing_embeddings", worker=worker, max_texts=max_texts, lease_s=lease_s)
+        return LENT
+
+    async def put_embeddings(
+        self,
+        collection: str,
+        name: str,
+        *,
+        space: str,
+        lease: str,
+        hashes: Sequence[bytes],
+        vectors: Any,
+        refused: Mapping[bytes, str],
+    ) -> int:
+        self._called(
+            "put_embeddings",
+            space=space,
+            lease=lease,
+            vectors=dict(zip(hashes, vectors.tolist(), strict=True)),
+            refused=refused,
+        )
+        return 7
 
     async def upsert(
         self, collection: str, documents: Sequence[Document], *, request_id: str, wait: Wait, tenant: str

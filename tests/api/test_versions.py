@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragstone import AsyncClient, Client, Recipe, errors
@@ -78,6 +79,41 @@ async def test_what_would_be_something_else_the_second_time_is_sent_once(
 async def test_a_promotion_that_got_no_answer_is_sent_again(either: Any, app: Any) -> None:
     app.errors.append(errors.BackendUnavailable("one moment"))
     assert (await either.promote("docs", "v2")).state == "serving"
+
+
+# -- re-embedding ---------------------------------------------------------------------------------
+
+
+async def test_texts_are_lent_with_what_has_to_embed_them(either: Any, app: Any) -> None:
+    part = await either.list_missing_embeddings("docs", "v2", worker="w", max_texts=5, lease_s=2.5)
+    assert app.calls == [("list_missing_embeddings", {"worker": "w", "max_texts": 5, "lease_s": 2.5})]
+    assert [text.text for text in part.texts] == ["Title words", "x"]
+    assert (part.lease, part.space, part.embedder) == ("l1", "s", {"kind": "hashing", "dim": 2})
+    assert (part.missing, part.parked, part.done) == (9, 1, False)
+
+
+async def test_vectors_come_back_by_text_and_refusals_with_their_reason(either: Any, app: Any) -> None:
+    vectors = {b"a" * 16: np.array([1, 2], "f"), b"b" * 16: [3.0, 4.0]}
+    refused = {b"c" * 16: "too odd"}
+    assert (
+        await either.put_embeddings("docs", "v2", space="s", lease="l", vectors=vectors, refused=refused) == 7
+    )
+    [(_, told)] = app.calls
+    assert told["vectors"] == {b"a" * 16: [1.0, 2.0], b"b" * 16: [3.0, 4.0]}
+    assert (told["space"], told["lease"], told["refused"]) == ("s", "l", refused)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "field"),
+    [({b"short": [1.0]}, "text_hashes[0]"), ({b"a" * 16: [1.0], b"b" * 16: [1.0, 2.0]}, "vectors")],
+)
+async def test_vectors_that_cannot_be_right_are_refused_by_the_field(
+    either: Any, app: Any, vectors: Any, field: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await either.put_embeddings("docs", "v2", space="s", lease="l", vectors=vectors)
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert app.calls == []
 
 
 # -- watching ---------------------------------------------------------------------------------

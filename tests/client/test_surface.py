@@ -42,6 +42,8 @@ def test_the_names_that_the_documentation_promises() -> None:
         "pause_version",
         "resume_version",
         "delete_version",
+        "list_missing_embeddings",
+        "put_embeddings",
         "upsert",
         "import_documents",
         "get_document",

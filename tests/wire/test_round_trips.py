@@ -22,7 +22,10 @@ from ragstone.types import (
     Gate,
     Hit,
     LegScore,
+    MissingText,
+    MissingTexts,
     Mode,
+    ParkedText,
     Progress,
     Query,
     RebuildPlan,
@@ -178,6 +181,7 @@ versions = st.builds(
     progress=st.none() | progress,
     reason=text,
     gates=st.lists(gates, max_size=2).map(tuple),
+    parked=st.lists(st.builds(ParkedText, chunk_id=text, reason=text), max_size=2).map(tuple),
 )
 plans = st.builds(
     RebuildPlan,
@@ -194,6 +198,20 @@ plans = st.builds(
     disk_bytes=counts,
     memory_bytes=counts,
     notes=names,
+)
+missing_texts = st.builds(
+    MissingTexts,
+    texts=st.lists(st.builds(MissingText, text_hash=st.binary(max_size=16), text=text), max_size=2).map(
+        tuple
+    ),
+    lease=text,
+    lease_s=floats,
+    space=text,
+    dim=ints32,
+    embedder=options,
+    missing=counts,
+    parked=counts,
+    done=st.booleans(),
 )
 collections = st.builds(
     Collection, name=text, serving=versions, documents=counts, chunks=counts, seq=counts, created_at=moments
@@ -259,6 +277,12 @@ def test_versions_with_their_progress_and_gates(version: Version) -> None:
 @given(plans)
 def test_plans_of_rebuilds(plan: RebuildPlan) -> None:
     assert wire_versions.decode_plan(through_bytes(wire_versions.encode_plan(plan))) == plan
+
+
+@given(missing_texts)
+def test_texts_that_are_lent(part: MissingTexts) -> None:
+    message = through_bytes(wire_versions.encode_missing_texts(part))
+    assert wire_versions.decode_missing_texts(message) == part
 
 
 @given(counts, counts, counts, counts)

@@ -113,7 +113,7 @@ class Recipe(_message.Message):
     def __init__(self, embedder: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chunker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., index: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lexical: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fusion: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., reranker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates")
+    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates", "parked")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +126,7 @@ class Version(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     GATES_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
     name: str
     collection: str
     state: VersionState
@@ -138,7 +139,16 @@ class Version(_message.Message):
     progress: Progress
     reason: str
     gates: _containers.RepeatedCompositeFieldContainer[Gate]
-    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ...) -> None: ...
+    parked: _containers.RepeatedCompositeFieldContainer[ParkedText]
+    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., parked: _Optional[_Iterable[_Union[ParkedText, _Mapping]]] = ...) -> None: ...
+
+class ParkedText(_message.Message):
+    __slots__ = ("chunk_id", "reason")
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    chunk_id: str
+    reason: str
+    def __init__(self, chunk_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("chunks_done", "chunks_total", "embedded", "reused", "chunks_per_s", "seconds_left", "lag")

@@ -1,3 +1,4 @@
+from google.protobuf import struct_pb2 as _struct_pb2
 from ragstone.v1 import values_pb2 as _values_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -174,3 +175,85 @@ class DeleteVersionResponse(_message.Message):
     BYTES_FREED_FIELD_NUMBER: _ClassVar[int]
     bytes_freed: int
     def __init__(self, bytes_freed: _Optional[int] = ...) -> None: ...
+
+class ListMissingEmbeddingsRequest(_message.Message):
+    __slots__ = ("collection", "version", "worker", "max_texts", "lease_seconds")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    MAX_TEXTS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    version: str
+    worker: str
+    max_texts: int
+    lease_seconds: float
+    def __init__(self, collection: _Optional[str] = ..., version: _Optional[str] = ..., worker: _Optional[str] = ..., max_texts: _Optional[int] = ..., lease_seconds: _Optional[float] = ...) -> None: ...
+
+class MissingText(_message.Message):
+    __slots__ = ("text_hash", "text")
+    TEXT_HASH_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text_hash: bytes
+    text: str
+    def __init__(self, text_hash: _Optional[bytes] = ..., text: _Optional[str] = ...) -> None: ...
+
+class MissingTexts(_message.Message):
+    __slots__ = ("texts", "lease", "lease_seconds", "space", "dim", "embedder", "missing", "parked", "done")
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedCompositeFieldContainer[MissingText]
+    lease: str
+    lease_seconds: float
+    space: str
+    dim: int
+    embedder: _struct_pb2.Struct
+    missing: int
+    parked: int
+    done: bool
+    def __init__(self, texts: _Optional[_Iterable[_Union[MissingText, _Mapping]]] = ..., lease: _Optional[str] = ..., lease_seconds: _Optional[float] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., embedder: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., missing: _Optional[int] = ..., parked: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
+
+class ListMissingEmbeddingsResponse(_message.Message):
+    __slots__ = ("range",)
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    range: MissingTexts
+    def __init__(self, range: _Optional[_Union[MissingTexts, _Mapping]] = ...) -> None: ...
+
+class RefusedText(_message.Message):
+    __slots__ = ("text_hash", "reason")
+    TEXT_HASH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    text_hash: bytes
+    reason: str
+    def __init__(self, text_hash: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PutEmbeddingsRequest(_message.Message):
+    __slots__ = ("collection", "version", "space", "lease", "text_hashes", "vectors", "refused")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_HASHES_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    version: str
+    space: str
+    lease: str
+    text_hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    vectors: bytes
+    refused: _containers.RepeatedCompositeFieldContainer[RefusedText]
+    def __init__(self, collection: _Optional[str] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., lease: _Optional[str] = ..., text_hashes: _Optional[_Iterable[bytes]] = ..., vectors: _Optional[bytes] = ..., refused: _Optional[_Iterable[_Union[RefusedText, _Mapping]]] = ...) -> None: ...
+
+class PutEmbeddingsResponse(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: int
+    def __init__(self, missing: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Batch jobs beside a server: they talk to it as any client does."""
