@@ -24,7 +24,7 @@ from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
 log = structlog.get_logger(__name__)
 
 _ATTEMPTS: Final = 20
-"""At measuring a version at one and the same position as the catalog, while writes go on."""
+"""At counting a version at one and the same position as the catalog, while writes go on."""
 
 
 class Yielding:
@@ -163,23 +163,22 @@ class Rebuilds:
             await self._catalog.set_state(version.id, State.CATCHING_UP, expect=state)
             state = State.CATCHING_UP
         await snapshot.parts.compact()
-        measured = await self.measure(snapshot)
+        recall = await gates.recall(snapshot, documents=self._sources.documents)
+        measured = (*await self.count(snapshot), recall)
         await self._catalog.set_state(
             version.id, State.READY, expect=state, detail={"gates": [as_json(gate) for gate in measured]}
         )
         log.info("version_ready", version=version.name, collection=snapshot.collection.name)
 
-    async def measure(self, snapshot: Snapshot) -> tuple[Gate, ...]:
-        """The gates of a version, at a moment at which it has applied all that was written."""
+    async def count(self, snapshot: Snapshot) -> tuple[Gate, ...]:
+        """Whether a version has every chunk, at a moment at which it has applied all that was written."""
         for _ in range(_ATTEMPTS):
             head = await self._sources.journal.head(snapshot.version.collection_id)
             await snapshot.applier.wait_for(head)
-            measured = await gates.measure(
-                snapshot, chunks=self._sources.chunks, documents=self._sources.documents
-            )
+            counted = await gates.count(snapshot, chunks=self._sources.chunks)
             if await self._sources.journal.head(snapshot.version.collection_id) == head:
                 break
-        return measured
+        return counted
 
     async def _give_up(
         self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild, reason: str

@@ -125,6 +125,24 @@ async def test_a_rebuild_embeds_only_what_its_space_lacks(filled: App) -> None:
     assert follower.applier.progress.reused == follower.parts.dense.stats().live
 
 
+async def test_recall_is_measured_once_however_much_is_written_meanwhile(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = HashingEmbedder.embed_queries
+    asked: list[str] = []
+
+    async def writing(self: HashingEmbedder, texts: list[str]) -> Any:
+        asked.extend(texts)
+        await filled.upsert(Document(id=f"during {len(asked)}", text="A light is lit at dusk."))
+        return await real(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_queries", writing)
+    version = await rebuilt(filled, MOVES["another index"])
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    await filled.ragstone.rollback("docs")
+    assert 0 < len(asked) <= 64
+
+
 async def test_a_page_token_stays_with_its_version_until_that_is_deleted(filled: App) -> None:
     first = await filled.search(replace(SEA, k=10))
     version = await rebuilt(filled, MOVES["smaller chunks"])
