@@ -21,7 +21,8 @@ from ragstone.types import Collection, Recipe, Version
 from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import CollectionRow, VersionRow
-from retrieval.versions.applier import Applier, Rest, Sources
+from retrieval.versions.applier import Applier, Sources
+from retrieval.versions.pace import Pace
 from retrieval.versions.parts import Opener, open_parts
 from retrieval.versions.recipe import PinnedRecipe, chunking_of, pin
 from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
@@ -146,7 +147,7 @@ class Collections:
         return collection
 
     async def open_version(
-        self, collection: CollectionRow, version: VersionRow, rest: Rest | None = None
+        self, collection: CollectionRow, version: VersionRow, pace: Pace | None = None
     ) -> OpenVersion:
         """Open the indexes of a version; its applier stands still.
 
@@ -167,7 +168,7 @@ class Collections:
             self._sources,
             settings=self._settings.indexing,
             max_pending_chunks=self._settings.limits.max_pending_chunks,
-            rest=rest,
+            pace=pace,
         )
         return OpenVersion(Snapshot(collection=collection, version=version, parts=parts, applier=applier))
 
