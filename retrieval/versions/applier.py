@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -24,12 +24,13 @@ from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal, Step
 from retrieval.store.values import VersionRow
-from retrieval.versions.pace import Pace
 from retrieval.versions.parts import Parts
 from retrieval.versions.passage_vectors import PassageVectors, Progress
 from retrieval.versions.steps import merge, metadata_rows, text_batch, vector_batch
 
 log = structlog.get_logger(__name__)
+
+Rest: TypeAlias = Callable[[float], Awaitable[None]]
 
 _LAST_BATCH_S: Final = 5.0
 _MOST_OFFERED: Final = 2
@@ -75,9 +76,9 @@ class Applier:
         *,
         settings: IndexingSettings,
         max_pending_chunks: int,
-        pace: Pace | None = None,
+        rest: Rest | None = None,
     ) -> None:
-        """With a ``pace`` catching up rests after each piece of work."""
+        """``rest`` is awaited after each piece of catching up, with the seconds that it took."""
         self._parts = parts
         self._collection_id = version.collection_id
         self._chunking = version.chunking
@@ -85,7 +86,7 @@ class Applier:
         self._sources = sources
         self._settings = settings
         self._max_pending = max_pending_chunks
-        self._pace = pace
+        self._rest = rest
         self._offers: deque[Offer] = deque()
         self._pending_chunks = 0
         self._behind = True
@@ -104,7 +105,7 @@ class Applier:
         self.head = 0
         """The last journal position that the applier knows of."""
         self.progress = Progress()
-        self._vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress, pace)
+        self._vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress)
 
     @property
     def pending_chunks(self) -> int:
@@ -280,7 +281,7 @@ class Applier:
             )
             await sources.chunks.add(*where, cuts)
             position = documents[-1].seq, documents[-1].key
-            await self._rest(start)
+            await self._pause(start)
         self._cut_seq = max(self._cut_seq, head)
 
     async def _read(
@@ -302,11 +303,11 @@ class Applier:
             await feed(batch)
             if monotonic() - self._checkpointed_at > self._settings.checkpoint_s:
                 await self.checkpoint()
-            await self._rest(start)
+            await self._pause(start)
 
-    async def _rest(self, start: float) -> None:
-        if self._pace is not None:
-            await self._pace.rest(since=start)
+    async def _pause(self, start: float) -> None:
+        if self._rest is not None:
+            await self._rest(monotonic() - start)
 
     async def _load_metadata(self, head: int) -> None:
         async for rows in self._sources.documents.all_metadata(

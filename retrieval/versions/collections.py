@@ -21,8 +21,7 @@ from ragstone.types import Collection, Recipe, Version
 from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import CollectionRow, VersionRow
-from retrieval.versions.applier import Applier, Sources
-from retrieval.versions.pace import Pace
+from retrieval.versions.applier import Applier, Rest, Sources
 from retrieval.versions.parts import Opener, open_parts
 from retrieval.versions.recipe import PinnedRecipe, chunking_of, pin
 from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
@@ -147,7 +146,7 @@ class Collections:
         return collection
 
     async def open_version(
-        self, collection: CollectionRow, version: VersionRow, pace: Pace | None = None
+        self, collection: CollectionRow, version: VersionRow, rest: Rest | None = None
     ) -> OpenVersion:
         """Open the indexes of a version; its applier stands still.
 
@@ -168,7 +167,7 @@ class Collections:
             self._sources,
             settings=self._settings.indexing,
             max_pending_chunks=self._settings.limits.max_pending_chunks,
-            pace=pace,
+            rest=rest,
         )
         return OpenVersion(Snapshot(collection=collection, version=version, parts=parts, applier=applier))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -16,7 +15,6 @@ from embedders.base import Embedder, Vectors
 from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.values import ChunkRow
-from retrieval.versions.pace import Pace
 from retrieval.versions.passages import passage_text
 
 log = structlog.get_logger(__name__)
@@ -44,13 +42,10 @@ class Progress:
 class PassageVectors:
     """Vectors of one embedder's space. ``progress`` is told what was embedded, found, and refused."""
 
-    def __init__(
-        self, embedder: Embedder, embeddings: Embeddings, progress: Progress, pace: Pace | None = None
-    ) -> None:
+    def __init__(self, embedder: Embedder, embeddings: Embeddings, progress: Progress) -> None:
         self._embedder = embedder
         self._embeddings = embeddings
         self._progress = progress
-        self._pace = pace
 
     async def of(self, rows: Sequence[ChunkRow], handed: Mapping[bytes, bytes]) -> tuple[Vectors, Found]:
         """The rows' vectors, and which rows have one: handed over, stored, or embedded now."""
@@ -77,24 +72,13 @@ class PassageVectors:
         distinct = _distinct(rows)
         embedded: dict[bytes, Vectors] = {}
         for start in range(0, len(distinct), _TEXTS_AT_ONCE):
-            some = await self._embed_at_pace(distinct[start : start + _TEXTS_AT_ONCE])
+            some = await self._embed_or_park(distinct[start : start + _TEXTS_AT_ONCE])
             if some:
                 await self._embeddings.put_many(
                     self._embedder.space.id, list(some), np.stack(list(some.values()))
                 )
             self._progress.embedded += len(some)
             embedded |= some
-        return embedded
-
-    async def _embed_at_pace(self, rows: Sequence[ChunkRow]) -> dict[bytes, Vectors]:
-        if self._pace is None:
-            return await self._embed_or_park(rows)
-        embedded: dict[bytes, Vectors] = {}
-        while rows:
-            start, count = monotonic(), self._pace.texts(at_most=len(rows))
-            embedded |= await self._embed_or_park(rows[:count])
-            rows = rows[count:]
-            await self._pace.rest(since=start)
         return embedded
 
     async def _embed_or_park(self, rows: Sequence[ChunkRow]) -> dict[bytes, Vectors]:

@@ -19,13 +19,26 @@ from retrieval.versions import gates
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.lifecycle import FOLLOWING, State
-from retrieval.versions.pace import Pace
 from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
 
 log = structlog.get_logger(__name__)
 
 _ATTEMPTS: Final = 20
 """At counting a version at one and the same position as the catalog, while writes go on."""
+
+
+class Yielding:
+    """Rests after each piece of work while requests come in, so that they find the machine free."""
+
+    def __init__(self, collection: OpenCollection, settings: RebuildSettings) -> None:
+        self._collection = collection
+        self._busy_share = settings.busy_share
+        self._seen = collection.requests
+
+    async def __call__(self, worked_s: float) -> None:
+        """Sleep so long that work takes ``busy_share`` of the time; not at all while nobody asks."""
+        asked, self._seen = self._collection.requests != self._seen, self._collection.requests
+        await asyncio.sleep(worked_s * (1 / self._busy_share - 1) if asked else 0)
 
 
 @dataclass(slots=True)
@@ -114,8 +127,8 @@ class Rebuilds:
             await self._give_up(collection, version, rebuild, f"{type(exc).__name__}: {exc}")
 
     async def _follow(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
-        pace = Pace(lambda: collection.requests, busy_share=self._settings.busy_share)
-        opened = await self._collections.open_version(collection.row, version, pace)
+        rest = Yielding(collection, self._settings)
+        opened = await self._collections.open_version(collection.row, version, rest)
         try:
             rebuild.opened = opened
             rebuild.done_at_start = opened.snapshot.parts.dense.stats().live
