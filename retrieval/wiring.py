@@ -168,9 +168,9 @@ class Ragstone:
         """One version. Raises NotFound."""
         return await self._versions.get(collection, name)
 
-    async def create_version(self, collection: str, recipe: Recipe) -> Version:
+    async def create_version(self, collection: str, recipe: Recipe, *, paused: bool = False) -> Version:
         """Begin a rebuild."""
-        return await self._versions.create(collection, recipe)
+        return await self._versions.create(collection, recipe, paused=paused)
 
     async def plan_version(self, collection: str, recipe: Recipe) -> RebuildPlan:
         """What a rebuild would take."""

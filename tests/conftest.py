@@ -28,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kill-rounds", type=int, default=10, help="how often a writer of indexes is killed (default: 10)"
     )
     parser.addoption(
+        "--reembed-kills",
+        type=int,
+        default=4,
+        help="how often workers of a re-embedding job are killed (default: 4)",
+    )
+    parser.addoption(
         "--rebuild-rounds",
         type=int,
         default=3,

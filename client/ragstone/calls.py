@@ -150,10 +150,12 @@ def get_version(collection: str, name: str) -> Call[Version]:
     return Call(_METHODS["GetVersion"], request, _version)
 
 
-def create_version(collection: str, recipe: Recipe) -> Call[Version]:
+def create_version(collection: str, recipe: Recipe, paused: bool) -> Call[Version]:
     """CreateVersion."""
     encoded = wire_versions.encode_recipe(recipe)
-    request = build(versions_pb2.CreateVersionRequest, "", collection=collection, recipe=encoded)
+    request = build(
+        versions_pb2.CreateVersionRequest, "", collection=collection, recipe=encoded, paused=paused
+    )
     return Call(_METHODS["CreateVersion"], request, _version)
 
 

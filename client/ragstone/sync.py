@@ -94,15 +94,18 @@ class Client:
         """One index version. Raises NotFound."""
         return self._connection.unary(calls.get_version(collection, name), timeout)
 
-    def create_version(self, collection: str, recipe: Recipe, *, timeout: float | None = None) -> Version:
+    def create_version(
+        self, collection: str, recipe: Recipe, *, paused: bool = False, timeout: float | None = None
+    ) -> Version:
         """Begin a rebuild into another recipe; the serving version goes on serving.
 
         The options in ``recipe`` replace those of the serving version's, what it leaves out stays, and a
-        section that names another ``kind`` starts from that kind's defaults. Raises NotFound, InvalidArgument
+        section that names another ``kind`` starts from that kind's defaults. One that begins ``paused`` waits
+        for ``resume_version``: re-embedding jobs can go first. Raises NotFound, InvalidArgument
         naming ``recipe.<section>.<key>``, Conflict naming the rebuild that is already under way,
         FailedPrecondition when nothing would change.
         """
-        return self._connection.unary(calls.create_version(collection, recipe), timeout)
+        return self._connection.unary(calls.create_version(collection, recipe, paused), timeout)
 
     def plan_version(self, collection: str, recipe: Recipe, *, timeout: float | None = None) -> RebuildPlan:
         """What ``create_version`` would do and take; changes nothing. Raises what it raises."""

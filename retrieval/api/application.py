@@ -59,8 +59,8 @@ class Application(Protocol):
         """One index version. Raises NotFound, as every call for a version does."""
         ...
 
-    async def create_version(self, collection: str, recipe: Recipe) -> Version:
-        """Begin a rebuild and return its version without waiting for more.
+    async def create_version(self, collection: str, recipe: Recipe, *, paused: bool = False) -> Version:
+        """Begin a rebuild and return its version without waiting for more; ``paused``, it waits itself.
 
         The options in ``recipe`` replace those of the serving version's, what it leaves out stays, and a
         section that names another ``kind`` starts from that kind's defaults. Raises InvalidArgument naming

@@ -54,7 +54,7 @@ class VersionsServicer:
     async def create(self, request: pb.CreateVersionRequest, caller: Caller) -> pb.CreateVersionResponse:
         """CreateVersion."""
         recipe = wire.decode_recipe(request.recipe)
-        version = await self._app.create_version(request.collection, recipe)
+        version = await self._app.create_version(request.collection, recipe, paused=request.paused)
         return pb.CreateVersionResponse(version=wire.encode_version(version))
 
     async def plan(self, request: pb.PlanVersionRequest, caller: Caller) -> pb.PlanVersionResponse:

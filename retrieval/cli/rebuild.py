@@ -51,6 +51,9 @@ def rebuild(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    paused: Annotated[
+        bool, typer.Option("--paused", help="Begin without building: `ragstone reembed` can go first.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait until it is ready.")] = False,
     promote: Annotated[bool, typer.Option("--promote", help="Wait, then let it serve.")] = False,
     server: ServerOption = "",
@@ -71,11 +74,13 @@ def rebuild(
     changes = overlay(recipe, {**given, **dict(map(_option, options or ()))})
     if dry_run and (watch or promote):
         raise typer.BadParameter("--dry-run builds nothing to watch or to promote")
+    if paused and (watch or promote):
+        raise typer.BadParameter("--paused builds nothing to watch or to promote")
     with connect(server) as client:
         if dry_run:
             _show_plan(client.plan_version(collection, changes, timeout=CALL_S), as_json=as_json)
             return
-        version = client.create_version(collection, changes, timeout=CALL_S)
+        version = client.create_version(collection, changes, paused=paused, timeout=CALL_S)
         if watch or promote:
             version = follow(client, version)
         if promote and version.state == "ready":
@@ -136,5 +141,6 @@ def _show(version: Version, *, as_json: bool) -> None:
 
 _NEXT: Final = {
     "ready": "`ragstone versions promote {0} {1}{2}` lets it serve",
+    "paused": "`ragstone reembed {0} {1}` embeds its texts, `ragstone versions resume {0} {1}` builds it",
     "building": "`ragstone versions watch {0} {1}` shows how far it is",
 }

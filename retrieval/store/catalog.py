@@ -156,9 +156,16 @@ class Catalog:
         return await self._db.read(lambda c: set(c.execute(used).scalars()))
 
     async def begin_version(
-        self, collection_id: int, *, recipe: str, space: str, dim: int, chunking: str
+        self,
+        collection_id: int,
+        *,
+        recipe: str,
+        space: str,
+        dim: int,
+        chunking: str,
+        state: str = "building",
     ) -> VersionRow:
-        """A further version, *building*, named after the newest: ``v2`` follows ``v1``.
+        """A further version in ``state``, named after the newest: ``v2`` follows ``v1``.
 
         Raises Conflict naming the one that is unfinished, if there is any, and NotFound.
         """
@@ -170,14 +177,14 @@ class Catalog:
                 _versions.c.collection_id == collection_id
             )
             known = connection.execute(own).all()
-            for name, state in known:
-                if state in UNFINISHED:
-                    raise Conflict(f"version {name} is {state} already; wait for it, or delete it")
+            for name, its_state in known:
+                if its_state in UNFINISHED:
+                    raise Conflict(f"version {name} is {its_state} already; wait for it, or delete it")
             newest = max((int(name[1:]) for name, _ in known), default=0)
             row: dict[str, Any] = {
                 "collection_id": collection_id,
                 "name": f"v{newest + 1}",
-                "state": "building",
+                "state": state,
                 "recipe": recipe,
                 "space": space,
                 "dim": dim,

@@ -64,9 +64,10 @@ class Versions:
         opened = self._collections.get(collection)
         return await self._describe(opened, await self._catalog.version(opened.row.id, name))
 
-    async def create(self, collection: str, recipe: Recipe) -> Version:
+    async def create(self, collection: str, recipe: Recipe, *, paused: bool = False) -> Version:
         """Begin a rebuild into the serving version's recipe with the sections of ``recipe`` in its place.
 
+        One that begins ``paused`` waits for ``resume``, so that re-embedding jobs can go first.
         Raises InvalidArgument naming ``recipe.<section>.<key>``, FailedPrecondition when nothing would
         change, Conflict naming the rebuild that is under way, and what a back end refuses.
         """
@@ -79,9 +80,11 @@ class Versions:
             space=embedder.space.id,
             dim=embedder.space.dim,
             chunking=await self._chunking(opened, wanted, embedder),
+            state=State.PAUSED if paused else State.BUILDING,
         )
         opened.resting[row.id] = row
-        self._rebuilds.start(opened, row)
+        if not paused:
+            self._rebuilds.start(opened, row)
         log.info("rebuild_begun", collection=collection, version=row.name, space=row.space)
         return await self._describe(opened, row)
 

@@ -174,8 +174,8 @@ class FakeApplication:
     async def get_version(self, collection: str, name: str) -> Version:
         return self._collection(collection).serving
 
-    async def create_version(self, collection: str, recipe: Recipe) -> Version:
-        self._called("create_version", collection=collection, recipe=recipe)
+    async def create_version(self, collection: str, recipe: Recipe, *, paused: bool = False) -> Version:
+        self._called("create_version", collection=collection, recipe=recipe, paused=paused)
         return BUILDING
 
     async def plan_version(self, collection: str, recipe: Recipe) -> RebuildPlan:

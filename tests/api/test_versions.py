@@ -15,9 +15,14 @@ OVERLAY = Recipe(index={"kind": "ivf_pq", "shards": 4})
 
 async def test_a_rebuild_begins_with_the_recipe_given(either: Any, app: Any) -> None:
     begun = await either.create_version("docs", OVERLAY)
-    assert app.calls == [("create_version", {"collection": "docs", "recipe": OVERLAY})]
+    assert app.calls == [("create_version", {"collection": "docs", "recipe": OVERLAY, "paused": False})]
     assert (begun.name, begun.state) == ("v2", "building")
     assert (begun.progress.chunks_done, begun.progress.seconds_left) == (50, 4.0)
+
+
+async def test_a_rebuild_can_begin_paused(either: Any, app: Any) -> None:
+    await either.create_version("docs", OVERLAY, paused=True)
+    assert [arguments["paused"] for _, arguments in app.calls] == [True]
 
 
 async def test_a_plan_says_what_a_rebuild_would_take(either: Any, app: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,13 +87,11 @@ class Job:
         return followers[max(followers)].snapshot.applier.progress.embedded
 
 
-async def begin(app: App, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A rebuild that is paused before it has embedded anything."""
+async def begin(app: App, recipe: Recipe) -> Job:
+    """A rebuild that waits before it has embedded anything."""
     await app.upsert(*DOCUMENTS)
-    with monkeypatch.context() as patch:
-        patch.setattr("retrieval.versions.rebuild.Rebuilds.start", lambda *_: None)
-        version = await app.ragstone.create_version("docs", recipe)
-        await app.ragstone.pause_version("docs", version.name)
+    version = await app.ragstone.create_version("docs", recipe, paused=True)
+    assert version.state == "paused"
     return Job(app, version.name)
 
 
@@ -105,8 +104,8 @@ def clock(app: App) -> Clock:
 
 
 @pytest.fixture
-async def job(app: App, monkeypatch: pytest.MonkeyPatch) -> Job:
-    return await begin(app, ANOTHER_SPACE, monkeypatch)
+async def job(app: App) -> Job:
+    return await begin(app, ANOTHER_SPACE)
 
 
 async def test_a_rebuild_finds_all_that_a_job_has_embedded_and_embeds_nothing_itself(job: Job) -> None:
@@ -117,13 +116,13 @@ async def test_a_rebuild_finds_all_that_a_job_has_embedded_and_embeds_nothing_it
 
 
 async def test_what_a_job_has_filled_answers_as_an_undisturbed_rebuild_does(
-    settings: Settings, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path
 ) -> None:
     answers = []
     for filled in (True, False):
         app = App(await build(settings.model_copy(update={"data_dir": tmp_path / str(filled)})))
         await app.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
-        job = await begin(app, ANOTHER_SPACE, monkeypatch)
+        job = await begin(app, ANOTHER_SPACE)
         if filled:
             await job.work()
         await job.resume()
@@ -135,9 +134,9 @@ async def test_what_a_job_has_filled_answers_as_an_undisturbed_rebuild_does(
 
 
 async def test_documents_are_cut_on_the_way_where_the_version_cuts_them_otherwise(
-    app: App, monkeypatch: pytest.MonkeyPatch
+    app: App,
 ) -> None:
-    job = await begin(app, ANOTHER_CHUNKER, monkeypatch)
+    job = await begin(app, ANOTHER_CHUNKER)
     await job.work()
     await app.upsert(Document(id="late", text="A late light is lit at dusk."))
     assert await job.work() == ["A late light is lit at dusk."]

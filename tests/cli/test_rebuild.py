@@ -88,7 +88,7 @@ class Rebuilds:
     async def get_version(self, collection: str, name: str) -> Version:
         return self.stages[0]
 
-    async def create_version(self, collection: str, recipe: Recipe) -> Version:
+    async def create_version(self, collection: str, recipe: Recipe, *, paused: bool = False) -> Version:
         self._called("create", collection, recipe)
         return self.stages[0]
 

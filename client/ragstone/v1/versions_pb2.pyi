@@ -65,12 +65,14 @@ class RebuildPlan(_message.Message):
     def __init__(self, recipe: _Optional[_Union[_values_pb2.Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., chunks_estimated: _Optional[bool] = ..., texts_to_embed: _Optional[int] = ..., tokens: _Optional[int] = ..., embed_s: _Optional[float] = ..., build_s: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateVersionRequest(_message.Message):
-    __slots__ = ("collection", "recipe")
+    __slots__ = ("collection", "recipe", "paused")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
     collection: str
     recipe: _values_pb2.Recipe
-    def __init__(self, collection: _Optional[str] = ..., recipe: _Optional[_Union[_values_pb2.Recipe, _Mapping]] = ...) -> None: ...
+    paused: bool
+    def __init__(self, collection: _Optional[str] = ..., recipe: _Optional[_Union[_values_pb2.Recipe, _Mapping]] = ..., paused: _Optional[bool] = ...) -> None: ...
 
 class CreateVersionResponse(_message.Message):
     __slots__ = ("version",)
