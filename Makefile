@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-ann clean
+.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-ann clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-search: $(VENV)/.bench ## Search beside pgvector, a bare gRPC echo and the
 
 bench-ingest: $(VENV)/.bench ## Ingest beside the raw model
 	@$(BIN)/python -m benchmarks.ingest
+
+bench-rebuild: $(VENV)/.bench ## Rebuilds under steady traffic: latency, failures, what was lost
+	@$(BIN)/python -m benchmarks.rebuild
 
 bench-ann: $(VENV)/.bench ## The dense index beside raw FAISS, hnswlib and qdrant-edge
 	@$(BIN)/python -m benchmarks.ann

@@ -47,6 +47,8 @@ class RebuildSettings(BaseModel, frozen=True, extra="forbid"):
 
     busy_share: float = Field(0.5, gt=0, le=1)
     """Of the time that a rebuild works while requests come in; it takes all of it while none do."""
+    rollback_window_s: float = Field(86_400.0, ge=0)
+    """So long a version that served before follows on, ready for a rollback; then it is deleted."""
 
 
 class AuthSettings(BaseModel, frozen=True, extra="forbid"):

@@ -61,6 +61,7 @@ from retrieval.versions.rebuild import Rebuilds
 from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
 from retrieval.versions.reembedding import Reembedding
 from retrieval.versions.service import Versions
+from retrieval.versions.sweeper import Sweeper
 
 
 class RegistryOpener:
@@ -113,6 +114,7 @@ class Ragstone:
         collections: Collections,
         versions: Versions,
         rebuilds: Rebuilds,
+        sweeping: asyncio.Task[None],
         reembedding: Reembedding,
         writer: Writer,
         searcher: Searcher,
@@ -127,6 +129,7 @@ class Ragstone:
         self._collections = collections
         self._versions = versions
         self._rebuilds = rebuilds
+        self._sweeping = sweeping
         self._reembedding = reembedding
         self._writer = writer
         self._searcher = searcher
@@ -150,6 +153,7 @@ class Ragstone:
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and all that belongs to it."""
+        await self._rebuilds.leave(self._collections.get(name))
         await self._collections.delete(name)
 
     async def compact(self, name: str) -> Collection:
@@ -325,6 +329,8 @@ class Ragstone:
 
     async def close(self) -> None:
         """Checkpoint, then close everything, the lock last."""
+        self._sweeping.cancel()
+        await asyncio.wait([self._sweeping])
         await self._rebuilds.close()
         await self._collections.close()
         await self._generator.close()
@@ -384,6 +390,12 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
         reembedding=reembedding,
     )
+    sweeper = Sweeper(
+        versions=versions,
+        collections=collections,
+        catalog=catalog,
+        window_s=settings.rebuild.rollback_window_s,
+    )
     searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
     answers = await generator.registry.open_generator("extractive", {})
     return Ragstone(
@@ -394,6 +406,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         collections=collections,
         versions=versions,
         rebuilds=rebuilds,
+        sweeping=asyncio.create_task(sweeper.run(), name="version sweeper"),
         reembedding=reembedding,
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),
         searcher=searcher,

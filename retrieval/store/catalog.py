@@ -150,6 +150,11 @@ class Catalog:
             raise NotFound(f"there is no version {name}")
         return _version(row)
 
+    async def spaces(self) -> set[str]:
+        """The spaces of all versions of all collections."""
+        used = select(_versions.c.space).distinct().where(_there)
+        return await self._db.read(lambda c: set(c.execute(used).scalars()))
+
     async def begin_version(
         self,
         collection_id: int,

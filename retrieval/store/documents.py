@@ -73,7 +73,7 @@ class Documents:
             first, last = connection.execute(ends).one()
             if first is None:
                 return []
-            starts = sorted({first + (last - first) * i // limit for i in range(limit)})
+            starts = _spread(first, last, limit)
             following = DOCUMENT.where(mine).order_by(_documents.key).limit(1)
             rows = [connection.execute(following.where(_documents.key >= start)).one() for start in starts]
             return tuple({row.key: document_row(row) for row in rows}.values())
@@ -118,7 +118,7 @@ class Documents:
             first, last = connection.execute(ends).one()
             if first is None:
                 return []
-            starts = sorted({first + (last - first) * i // count for i in range(count)})
+            starts = _spread(first, last, count)
             near = select(_chunks.key, _chunks.text).where(live).order_by(_chunks.key).limit(1)
             rows = [connection.execute(near.where(_chunks.key >= start)).one() for start in starts]
             return list({row.key: row.text for row in rows}.values())
@@ -148,6 +148,11 @@ class Documents:
                 for row in rows
             ]
             position = (rows[-1].seq_added, rows[-1].key)
+
+
+def _spread(first: int, last: int, count: int) -> Sequence[int]:
+    """At most ``count`` of the numbers from ``first`` to ``last``, both among them, evenly."""
+    return sorted({first + (last - first) * i // max(1, count - 1) for i in range(count)})
 
 
 def _all(page: Select[*tuple[Any, ...]], connection: Connection) -> Sequence[AnyRow]:

@@ -20,6 +20,8 @@ _embeddings = schema.embeddings.c
 _chunks = schema.chunks.c
 
 LITTLE_ENDIAN: Final = np.dtype("<f4")
+FORGET_ROWS: Final = 5000
+"""Rows that one transaction of ``forget`` removes: other writes get their turn in between."""
 
 
 class Embeddings:
@@ -118,6 +120,17 @@ class Embeddings:
             ~there,
         )
         return await self._db.read(lambda c: c.execute(counted).scalar_one())
+
+    async def forget(self, space: str) -> int:
+        """Remove the vectors of a space that no version uses any more; how many."""
+        some = select(_embeddings.text_hash).where(_embeddings.space == space).limit(FORGET_ROWS)
+        rows = delete(schema.embeddings).where(
+            _embeddings.space == space, _embeddings.text_hash.in_(some.scalar_subquery())
+        )
+        total = 0
+        while count := await self._db.write(lambda c: c.execute(rows).rowcount):
+            total += count
+        return total
 
     async def sweep(self) -> int:
         """Remove the vectors that no stored chunk refers to; how many. Other writes wait for it."""

@@ -263,6 +263,7 @@ class Applier:
             await self._load_metadata(head)
         await self._read(lambda: self._metadata_seq, head, self._feed_metadata)
         self.progress.applied_seq = max(self.progress.applied_seq, head)
+        await self._notify()
 
     async def _cut_up_to(self, head: int) -> None:
         """Cut the documents that nobody has cut for this version's chunking."""

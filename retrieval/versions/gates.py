@@ -21,13 +21,6 @@ _RECALL_SLACK: Final = 0.05
 """So far below the recipe's target a sample of this size may lie by chance."""
 
 
-async def measure(candidate: Snapshot, *, chunks: Chunks, documents: Documents) -> tuple[Gate, ...]:
-    """All gates of a version that has caught up."""
-    live = await chunks.live(candidate.version.collection_id, candidate.version.chunking)
-    counts = _counts(candidate, live)
-    return (*counts, await _recall(candidate, documents)) if live else counts
-
-
 def require_passed(name: str, gates: Sequence[Gate]) -> None:
     """Raise FailedPrecondition with the numbers unless every gate was passed."""
     failed = [gate for gate in gates if not gate.passed]
@@ -39,8 +32,9 @@ def require_passed(name: str, gates: Sequence[Gate]) -> None:
         )
 
 
-def _counts(candidate: Snapshot, live: int) -> tuple[Gate, Gate]:
-    """Every live chunk is in both legs, but for those that the embedder refused."""
+async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, Gate]:
+    """Whether every live chunk is in both legs, but for those that the embedder refused. Quick."""
+    live = await chunks.live(candidate.version.collection_id, candidate.version.chunking)
     parts, parked = candidate.parts, len(candidate.applier.progress.parked_chunks)
     dense, lexical = parts.dense.stats().live + parked, parts.lexical.stats().live
     told = f"{parked} of them refused by the embedder" if parked else ""
@@ -50,7 +44,7 @@ def _counts(candidate: Snapshot, live: int) -> tuple[Gate, Gate]:
     )
 
 
-async def _recall(candidate: Snapshot, documents: Documents) -> Gate:
+async def recall(candidate: Snapshot, *, documents: Documents) -> Gate:
     """Recall@10 of the dense leg against its own exact search, for texts of some chunks as queries."""
     parts = candidate.parts
     texts = await documents.sample_texts(
@@ -62,12 +56,13 @@ async def _recall(candidate: Snapshot, documents: Documents) -> Gate:
         return Gate(
             name="recall@10", passed=True, value=1.0, limit=limit, detail="not measured: no texts to ask with"
         )
-    queries = await parts.embedder.embed_queries(texts)
+    # One at a time: searches of now stand in the same queue.
+    queries = np.concatenate([await parts.embedder.embed_queries([text]) for text in texts])
     found = await parts.dense.search(queries, _K)
     truth = await parts.dense.search(queries, _K, params=SearchParams(exact=True))
-    recall = _share_found(found, truth)
+    share = _share_found(found, truth)
     told = f"{len(texts)} queries against exact search"
-    return Gate(name="recall@10", passed=recall >= limit, value=round(recall, 4), limit=limit, detail=told)
+    return Gate(name="recall@10", passed=share >= limit, value=round(share, 4), limit=limit, detail=told)
 
 
 def _share_found(found: Neighbours, truth: Neighbours) -> float:

@@ -24,11 +24,12 @@ from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds, as_json, rest_version
 from retrieval.versions.recipe import PinnedRecipe, change, chunking_of
 from retrieval.versions.reembedding import Reembedding
-from retrieval.versions.snapshots import OpenCollection
+from retrieval.versions.snapshots import OpenCollection, Snapshot
 
 log = structlog.get_logger(__name__)
 
 _POLL_S: Final = 0.25
+_FLOAT_BYTES: Final = 4
 _SETTLED: Final = (State.READY, State.SERVING, State.RETIRING, State.FAILED)
 
 
@@ -124,15 +125,17 @@ class Versions:
         and is written down), Conflict when somebody else changed the serving version meanwhile.
         """
         opened = self._collections.get(collection)
+        # Whoever asks wants this one replaced, and not what another promotion may put there meanwhile.
+        before = opened.row
         row = await self._catalog.version(opened.row.id, name)
         if row.state == State.SERVING:
             return await self.get(collection, name)
         require(Action.PROMOTE, name, row.state)
+        await self._rebuilds.wait_until_following(row.id)
         follower = opened.followers.get(row.id)
         if follower is None:
-            raise FailedPrecondition(f"version {name} is still being opened; try again in a moment")
-        before = opened.row
-        measured = await self._rebuilds.measure(follower.snapshot)
+            raise FailedPrecondition(f"version {name} could not be opened: the server's log says why")
+        measured = await self._measure(follower.snapshot)
         if not force:
             require_passed(name, measured)
         detail = {"gates": [as_json(gate) for gate in measured], "forced": force}
@@ -177,9 +180,9 @@ class Versions:
         return await self.get(collection, name)
 
     async def delete(self, collection: str, name: str) -> int:
-        """Delete a version that does not serve; the bytes that its indexes took.
+        """Delete a version that does not serve; the bytes that its indexes and its vectors took.
 
-        Raises FailedPrecondition for one that serves.
+        Chunks and vectors stay that another version uses. Raises FailedPrecondition for one that serves.
         """
         opened, row = await self._of(collection, name)
         require(Action.DELETE, name, row.state)
@@ -193,6 +196,8 @@ class Versions:
         others = await self._catalog.versions(opened.row.id)
         if all(other.chunking != row.chunking for other in others):
             await self._sources.chunks.forget(opened.row.id, row.chunking)
+        if row.space not in await self._catalog.spaces():
+            freed += await self._sources.embeddings.forget(row.space) * row.dim * _FLOAT_BYTES
         log.info("version_deleted", collection=collection, version=name, freed_bytes=freed)
         return freed
 
@@ -207,6 +212,13 @@ class Versions:
             # Whatever it is called: nobody could cut these documents anew.
             return opened.snapshot.version.chunking
         return await asyncio.to_thread(chunking_of, wanted, embedder)
+
+    async def _measure(self, candidate: Snapshot) -> tuple[Gate, ...]:
+        """The gates, those that count anew. Recall takes too long for a promotion."""
+        counted = await self._rebuilds.count(candidate)
+        names = {gate.name for gate in counted}
+        last = _gates(await self._catalog.events(candidate.version.id))
+        return (*counted, *(gate for gate in last if gate.name not in names))
 
     async def _rest(self, opened: OpenCollection, row: VersionRow) -> None:
         await self._rebuilds.stop(row.id)

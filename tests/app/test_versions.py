@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,9 @@ from ragstone.errors import (
 )
 from ragstone.types import Document, Mode, Query, Recipe, Version, Wait
 from retrieval.config import Settings
+from retrieval.store.catalog import Catalog
+from retrieval.store.values import utc_now
+from retrieval.versions.sweeper import Sweeper
 from retrieval.wiring import build
 from tests.app.conftest import HASHING, App
 
@@ -119,6 +123,24 @@ async def test_a_rebuild_embeds_only_what_its_space_lacks(filled: App) -> None:
     follower = snapshot.followers[max(snapshot.followers)].snapshot
     assert follower.applier.progress.embedded == 0
     assert follower.applier.progress.reused == follower.parts.dense.stats().live
+
+
+async def test_recall_is_measured_once_however_much_is_written_meanwhile(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = HashingEmbedder.embed_queries
+    asked: list[str] = []
+
+    async def writing(self: HashingEmbedder, texts: list[str]) -> Any:
+        asked.extend(texts)
+        await filled.upsert(Document(id=f"during {len(asked)}", text="A light is lit at dusk."))
+        return await real(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_queries", writing)
+    version = await rebuilt(filled, MOVES["another index"])
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    await filled.ragstone.rollback("docs")
+    assert 0 < len(asked) <= 64
 
 
 async def test_a_page_token_stays_with_its_version_until_that_is_deleted(filled: App) -> None:
@@ -319,3 +341,46 @@ async def test_a_plan_estimates_the_chunks_of_another_chunker(filled: App) -> No
     version = await rebuilt(filled, MOVES["smaller chunks"])
     assert plan.chunks_estimated
     assert plan.chunks == version.stats["dense"]["live"]
+
+
+async def test_a_version_that_served_before_is_swept_when_its_window_is_over(
+    filled: App, settings: Settings
+) -> None:
+    version = await rebuilt(filled, ANOTHER_SPACE)
+    await filled.ragstone.promote_version("docs", version.name, force=False)
+    later = timedelta(hours=25)
+    freed = []
+    for clock in (utc_now, lambda: utc_now() + later):
+        sweeper = Sweeper(
+            versions=filled.ragstone._versions,
+            collections=filled.ragstone._collections,
+            catalog=Catalog(filled.ragstone._database),
+            window_s=settings.rebuild.rollback_window_s,
+            clock=clock,
+        )
+        freed.append(await sweeper.sweep())
+    assert freed[0] == 0
+    assert freed[1] > 0
+    assert [v.name for v in await filled.ragstone.versions("docs")] == [version.name]
+    with pytest.raises(FailedPrecondition, match="before"):
+        await filled.ragstone.rollback("docs")
+
+
+async def test_deleting_the_last_version_of_a_space_frees_its_vectors(filled: App) -> None:
+    version = await rebuilt(filled, ANOTHER_SPACE)
+    await filled.ragstone.delete_version("docs", version.name)
+    spaces = await filled.ragstone._database.read(
+        lambda c: c.exec_driver_sql("SELECT DISTINCT space FROM embeddings").scalars().all()
+    )
+    assert spaces == [(await filled.search(SEA)).space]
+
+
+async def test_deleting_a_collection_ends_its_rebuild(
+    filled: App, settings: Settings, stuck: Callable[[], None]
+) -> None:
+    stuck()
+    await filled.ragstone.create_version("docs", ANOTHER_SPACE)
+    await filled.ragstone.delete_collection("docs")
+    assert not list((settings.data_dir / "versions").iterdir())
+    await filled.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
+    assert [version.name for version in await filled.ragstone.versions("docs")] == ["v1"]
