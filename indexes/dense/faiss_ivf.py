@@ -21,7 +21,8 @@ from indexes.dense.options import IvfOptions
 from indexes.dense.structures import FAISS_METRIC, fill, search_parameters, training_sample
 from indexes.dense.tuning import sample, tune
 
-_ADD_ROWS: Final = 16_384
+_ADD_ROWS: Final = 1_024
+"""Copied at a time, while which no other thread runs."""
 _EFFORTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
 _OVERSAMPLINGS: Final = (4, 16, 64)
 _TRAINING_PER_LIST: Final = 64
