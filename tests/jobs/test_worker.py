@@ -21,7 +21,9 @@ from retrieval.wiring import build
 
 SPACE = {"kind": "hashing", "dim": 96}
 LIMITS = WorkerLimits(range_texts=20, slice_texts=8)
-DOCUMENTS = [Document(id=str(n), text=f"Light {n} is lit at dusk{' and put out' * (n % 5)}.") for n in range(50)]
+DOCUMENTS = [
+    Document(id=str(n), text=f"Light {n} is lit at dusk{' and put out' * (n % 5)}.") for n in range(50)
+]
 
 
 @pytest.fixture
@@ -49,7 +51,8 @@ def worker(client: AsyncClient) -> Worker:
 async def test_a_worker_embeds_all_that_is_missing_each_text_once(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, embedded = HashingEmbedder.embed_passages, []
+    real = HashingEmbedder.embed_passages
+    embedded: list[str] = []
 
     async def counting(self: HashingEmbedder, texts: Sequence[str]) -> Vectors:
         embedded.extend(texts)
