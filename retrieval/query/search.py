@@ -59,9 +59,15 @@ class Searcher:
             raise errors.exceptions[0] from errors
         return [task.result() for task in tasks]
 
+    async def on(self, snapshot: Snapshot, query: Query) -> SearchResult:
+        """What a leased snapshot answers, whichever version serves. Raises as ``search`` does."""
+        return await self._answer(snapshot, query, Stopwatch())
+
     async def _search(self, collection: OpenCollection, query: Query, *, at: str) -> SearchResult:
         try:
-            result = await self._answer(collection, query)
+            watch = Stopwatch()
+            with _lease(collection, query) as snapshot:
+                result = await self._answer(snapshot, query, watch)
         except RagstoneError as exc:
             if exc.violations:
                 raise exc.within(at) from exc
@@ -69,38 +75,36 @@ class Searcher:
         self._metrics.searched(result.timings_ms, result.degraded)
         return result
 
-    async def _answer(self, collection: OpenCollection, query: Query) -> SearchResult:
-        watch = Stopwatch()
-        with _lease(collection, query) as snapshot:
-            before = decode_page(query, snapshot.version.id)
-            if query.min_seq is not None:
-                with watch.stage(telemetry.STAGE_WAIT):
-                    await self._wait_for(snapshot, query.min_seq)
-            fusion = fusion_of(snapshot.parts.recipe.fusion, query.fusion)
-            seq = snapshot.applier.progress.applied_seq
-            legs = _Legs(snapshot, query, _depth(query, fusion, before), watch)
-            rankings, degraded = await _run(legs.planned())
-            with watch.stage(telemetry.STAGE_FUSE):
-                fused = fuse(rankings, fusion)
-                if before:
-                    fused = [(key, score) for key, score in fused if key not in before]
-            with watch.stage(telemetry.STAGE_HYDRATE):
-                taken = await self._take(fused, query.k)
-            keys = [key for key, _, _ in taken]
-            explained = explain(rankings, fusion, keys) if query.explain else {}
-            token = ""
-            if len(keys) == query.k:
-                token = encode_page(query, snapshot.version.id, before | BitMap64(keys))
-            return SearchResult(
-                hits=tuple(_hit(passage, score, explained.get(key, ())) for key, score, passage in taken),
-                version=snapshot.version.name,
-                space=snapshot.version.space,
-                seq=seq,
-                degraded=degraded,
-                timings_ms=watch.total(),
-                next_page_token=token,
-                plan=legs.explain() if query.explain else {},
-            )
+    async def _answer(self, snapshot: Snapshot, query: Query, watch: Stopwatch) -> SearchResult:
+        before = decode_page(query, snapshot.version.id)
+        if query.min_seq is not None:
+            with watch.stage(telemetry.STAGE_WAIT):
+                await self._wait_for(snapshot, query.min_seq)
+        fusion = fusion_of(snapshot.parts.recipe.fusion, query.fusion)
+        seq = snapshot.applier.progress.applied_seq
+        legs = _Legs(snapshot, query, _depth(query, fusion, before), watch)
+        rankings, degraded = await _run(legs.planned())
+        with watch.stage(telemetry.STAGE_FUSE):
+            fused = fuse(rankings, fusion)
+            if before:
+                fused = [(key, score) for key, score in fused if key not in before]
+        with watch.stage(telemetry.STAGE_HYDRATE):
+            taken = await self._take(fused, query.k)
+        keys = [key for key, _, _ in taken]
+        explained = explain(rankings, fusion, keys) if query.explain else {}
+        token = ""
+        if len(keys) == query.k:
+            token = encode_page(query, snapshot.version.id, before | BitMap64(keys))
+        return SearchResult(
+            hits=tuple(_hit(passage, score, explained.get(key, ())) for key, score, passage in taken),
+            version=snapshot.version.name,
+            space=snapshot.version.space,
+            seq=seq,
+            degraded=degraded,
+            timings_ms=watch.total(),
+            next_page_token=token,
+            plan=legs.explain() if query.explain else {},
+        )
 
     async def _wait_for(self, snapshot: Snapshot, min_seq: int) -> None:
         if snapshot.applier.progress.applied_seq >= min_seq:

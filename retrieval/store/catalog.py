@@ -123,10 +123,11 @@ class Catalog:
                 pass
 
         def finish(connection: Connection) -> Sequence[int]:
-            for table in (schema.requests, schema.journal, schema.chunk_counts):
+            for table in (schema.requests, schema.journal, schema.chunk_counts, schema.golden_queries):
                 connection.execute(delete(table).where(table.c.collection_id == collection_id))
             versions = select(_versions.c.id).where(_versions.c.collection_id == collection_id)
-            connection.execute(delete(_events).where(_events.c.version_id.in_(versions)))
+            for table in (_events, schema.version_traffic, schema.adapters):
+                connection.execute(delete(table).where(table.c.version_id.in_(versions)))
             own = delete(_versions).where(_versions.c.collection_id == collection_id)
             ids = connection.execute(own.returning(_versions.c.id)).scalars().all()
             connection.execute(delete(_collections).where(_collections.c.id == collection_id))

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -118,6 +119,36 @@ version_events = Table(
     sqlite_autoincrement=True,
 )
 """What happened to each version, and who was told to go on in spite of what: ``detail`` is JSON."""
+
+golden_queries = Table(
+    "golden_queries",
+    metadata,
+    Column("collection_id", ForeignKey("collections.id"), primary_key=True),
+    Column("query_id", String(255), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("relevant", Text, nullable=False),
+)
+"""What a collection has to answer well: ``relevant`` is JSON, document id -> grade above 0."""
+
+version_traffic = Table(
+    "version_traffic",
+    metadata,
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
+    Column("shadow", Float, nullable=False),
+    Column("canary", Float, nullable=False),
+    Column("observed", Text, nullable=False),
+)
+"""The shares of live queries that a version gets before it serves; ``observed`` is JSON."""
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
+    Column("old_space", String(255), nullable=False),
+    Column("measured", Text, nullable=False),
+    Column("data", Blob, nullable=False),
+)
+"""A map from the version's space into ``old_space``, and how well it did (JSON)."""
 
 journal = Table(
     "journal",
