@@ -51,6 +51,24 @@ class RebuildSettings(BaseModel, frozen=True, extra="forbid"):
     """So long a version that served before follows on, ready for a rollback; then it is deleted."""
 
 
+class TrafficSettings(BaseModel, frozen=True, extra="forbid"):
+    """How a version is tried on live searches, and what takes a canary's share away."""
+
+    timeout_s: PositiveFloat = 2.0
+    """A search that a version has not answered by then has failed; the serving version answers it in a canary's
+    place. A canary gets half of what the caller still waits, where that is less."""
+    shadow_queue: PositiveInt = 100
+    """Mirrored searches that wait for one version; what comes above it is dropped, and counted."""
+    min_searches: PositiveInt = 100
+    """Fewer say nothing of latency and likeness; failures are counted as if they were of so many."""
+    max_failures: float = Field(0.02, ge=0, le=1)
+    """Share of a canary's searches."""
+    max_slowdown: float = Field(2.0, gt=0)
+    """The canary's 95th percentile of latency, as a multiple of the serving version's."""
+    min_rbo: float = Field(0.0, ge=0, le=1)
+    """Mean rank-biased overlap of mirrored searches; 0 asks for none."""
+
+
 class AuthSettings(BaseModel, frozen=True, extra="forbid"):
     """Bearer tokens and the tenant each one stands for; empty means that nobody has to show one."""
 
@@ -78,6 +96,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     indexing: IndexingSettings = IndexingSettings()
     rebuild: RebuildSettings = RebuildSettings()
+    traffic: TrafficSettings = TrafficSettings()
     auth: AuthSettings = AuthSettings()
     recipe: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Defaults for the sections of every new collection's recipe."""

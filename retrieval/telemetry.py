@@ -43,6 +43,11 @@ REQUESTS_SHED: Final = "ragstone_requests_shed_total"
 SEARCH_STAGE_DURATION: Final = "ragstone_search_stage_duration_seconds"
 SEARCHES_DEGRADED: Final = "ragstone_searches_degraded_total"
 
+# Of versions that are tried on live searches.
+CANARY_SEARCHES: Final = "ragstone_canary_searches_total"
+CANARIES_STOPPED: Final = "ragstone_canaries_stopped_total"
+SHADOW_SEARCHES: Final = "ragstone_shadow_searches_total"
+
 # Of one index of one version.
 INDEX_LIVE: Final = "ragstone_index_live_chunks"
 INDEX_DELETED: Final = "ragstone_index_deleted_chunks"
@@ -101,10 +106,29 @@ class Metrics:
         )
         for leg in LEG_DENSE, LEG_LEXICAL:
             self._degraded.labels(leg)
+        self._canary = Counter(
+            CANARY_SEARCHES,
+            "Searches that went to a canary, by whether it answered them or the serving version had to.",
+            ("collection", "outcome"),
+            registry=registry,
+        )
+        self._stopped = Counter(
+            CANARIES_STOPPED, "Canaries whose share was taken away.", ("collection",), registry=registry
+        )
+        self._shadow = Counter(
+            SHADOW_SEARCHES,
+            "Searches chosen to be asked beside of a version, by what came of it.",
+            ("collection", "outcome"),
+            registry=registry,
+        )
 
     def calls(self, method: str) -> Calls:
         """The calls of one method. Ask once for each method that the server has, not for each call."""
         return Calls(method, self._requests, self._durations)
+
+    def trials(self, collection: str) -> Trials:
+        """Those of one collection. Ask once for each collection that tries a version."""
+        return Trials(collection, self._canary, self._stopped, self._shadow)
 
     def searched(self, timings_ms: Mapping[str, float], degraded: Iterable[str]) -> None:
         """Count a search that was answered: its stages, and the legs that it had to do without."""
@@ -112,6 +136,21 @@ class Metrics:
             self._stages[stage].observe(ms / 1e3)
         for leg in degraded:
             self._degraded.labels(leg).inc()
+
+
+class Trials:
+    """What the versions of one collection that are tried on live searches made of them."""
+
+    __slots__ = ("canary_answered", "canary_failed", "dropped", "failed", "mirrored", "skipped", "stopped")
+
+    def __init__(self, collection: str, canary: Counter, stopped: Counter, shadow: Counter) -> None:
+        self.canary_answered = canary.labels(collection, "answered")
+        self.canary_failed = canary.labels(collection, "failed")
+        self.stopped = stopped.labels(collection)
+        self.mirrored = shadow.labels(collection, "mirrored")
+        self.skipped = shadow.labels(collection, "skipped")
+        self.dropped = shadow.labels(collection, "dropped")
+        self.failed = shadow.labels(collection, "failed")
 
 
 class Calls:

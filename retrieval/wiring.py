@@ -49,6 +49,7 @@ from retrieval.store.database import Database
 from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal
+from retrieval.store.traffic import Shares
 from retrieval.store.values import DocumentRow
 from retrieval.telemetry import Metrics, configure_logging
 from retrieval.versions.applier import Sources
@@ -62,6 +63,7 @@ from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
 from retrieval.versions.reembedding import Reembedding
 from retrieval.versions.service import Versions
 from retrieval.versions.sweeper import Sweeper
+from retrieval.versions.traffic import Traffics
 
 
 class RegistryOpener:
@@ -116,6 +118,7 @@ class Ragstone:
         rebuilds: Rebuilds,
         sweeping: asyncio.Task[None],
         reembedding: Reembedding,
+        traffic: Traffics,
         writer: Writer,
         searcher: Searcher,
         answerer: Answerer,
@@ -131,6 +134,7 @@ class Ragstone:
         self._rebuilds = rebuilds
         self._sweeping = sweeping
         self._reembedding = reembedding
+        self._traffic = traffic
         self._writer = writer
         self._searcher = searcher
         self._answerer = answerer
@@ -153,7 +157,9 @@ class Ragstone:
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and all that belongs to it."""
-        await self._rebuilds.leave(self._collections.get(name))
+        opened = self._collections.get(name)
+        self._traffic.end(opened)
+        await self._rebuilds.leave(opened)
         await self._collections.delete(name)
 
     async def compact(self, name: str) -> Collection:
@@ -195,6 +201,12 @@ class Ragstone:
     async def resume_version(self, collection: str, name: str) -> Version:
         """Go on with a rebuild."""
         return await self._versions.resume(collection, name)
+
+    async def set_traffic(
+        self, collection: str, version: str, *, shadow: float | None, canary: float | None
+    ) -> Version:
+        """Give a version that does not serve yet a share of the live searches."""
+        return await self._versions.set_traffic(collection, version, shadow=shadow, canary=canary)
 
     async def delete_version(self, collection: str, name: str) -> int:
         """Delete a version that does not serve; the bytes freed."""
@@ -289,19 +301,25 @@ class Ragstone:
         self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
     ) -> SearchResult:
         """One search."""
-        return await self._searcher.search(self._collections.get(collection), query)
+        return await self._searcher.search(
+            self._collections.get(collection), query, tenant=tenant, deadline_s=deadline_s
+        )
 
     async def batch_search(
         self, collection: str, queries: Sequence[Query], *, tenant: str, deadline_s: float | None
     ) -> list[SearchResult]:
         """Many searches, each answered as if alone; all or an error."""
-        return await self._searcher.search_many(self._collections.get(collection), queries)
+        return await self._searcher.search_many(
+            self._collections.get(collection), queries, tenant=tenant, deadline_s=deadline_s
+        )
 
     async def answer(
         self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
     ) -> AsyncIterator[AnswerEvent]:
         """A cited answer, as a typed stream."""
-        events = self._answerer.answer(self._collections.get(collection), query, deadline_s=deadline_s)
+        events = self._answerer.answer(
+            self._collections.get(collection), query, tenant=tenant, deadline_s=deadline_s
+        )
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -331,6 +349,7 @@ class Ragstone:
         """Checkpoint, then close everything, the lock last."""
         self._sweeping.cancel()
         await asyncio.wait([self._sweeping])
+        await self._traffic.close()
         await self._rebuilds.close()
         await self._collections.close()
         await self._generator.close()
@@ -382,6 +401,17 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
     reembedding = Reembedding(
         collections=collections, catalog=catalog, sources=sources, opener=opener, leases=Leases()
     )
+    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
+    traffic = Traffics(
+        collections=collections,
+        catalog=catalog,
+        shares=Shares(database),
+        rebuilds=rebuilds,
+        ask=searcher.on,
+        settings=settings,
+        metrics=metrics,
+    )
+    await traffic.open()
     versions = Versions(
         collections=collections,
         catalog=catalog,
@@ -389,6 +419,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         rebuilds=rebuilds,
         planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
         reembedding=reembedding,
+        traffic=traffic,
     )
     sweeper = Sweeper(
         versions=versions,
@@ -396,7 +427,6 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         catalog=catalog,
         window_s=settings.rebuild.rollback_window_s,
     )
-    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
     answers = await generator.registry.open_generator("extractive", {})
     return Ragstone(
         settings=settings,
@@ -408,6 +438,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         rebuilds=rebuilds,
         sweeping=asyncio.create_task(sweeper.run(), name="version sweeper"),
         reembedding=reembedding,
+        traffic=traffic,
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),
         searcher=searcher,
         answerer=Answerer(searcher=searcher, generator=answers),

@@ -196,6 +196,19 @@ def resume_version(collection: str, name: str) -> Call[Version]:
     return Call(_METHODS["ResumeVersion"], request, _version)
 
 
+def set_traffic(collection: str, version: str, shadow: float | None, canary: float | None) -> Call[Version]:
+    """SetTraffic."""
+    request = build(
+        versions_pb2.SetTrafficRequest,
+        "",
+        collection=collection,
+        version=version,
+        shadow=shadow,
+        canary=canary,
+    )
+    return Call(_METHODS["SetTraffic"], request, _version)
+
+
 def delete_version(collection: str, name: str) -> Call[int]:
     """DeleteVersion: the bytes freed."""
     request = build(versions_pb2.DeleteVersionRequest, "", collection=collection, name=name)
@@ -358,6 +371,7 @@ class SearchOptions(TypedDict, total=False):
     depth: int | None
     explain: bool
     min_seq: int | None
+    request_key: str
 
 
 def query(text: str, fusion: Fusion | str | None, **fields: Any) -> Query:

@@ -151,6 +151,23 @@ class AsyncClient:
         """Go on with a version that is paused. Raises NotFound, FailedPrecondition in another state."""
         return await self._connection.unary(calls.resume_version(collection, name), timeout)
 
+    async def set_traffic(
+        self,
+        collection: str,
+        version: str,
+        *,
+        shadow: float | None = None,
+        canary: float | None = None,
+        timeout: float | None = None,
+    ) -> Version:
+        """Give a version that does not serve yet a share of the live searches, 0 to 1; ``None`` leaves it.
+
+        ``shadow`` asks it beside the serving version, whose answers it is compared with; ``canary`` lets it
+        answer. Both at 0 end that. ``Version.traffic`` tells what was seen. Raises NotFound,
+        FailedPrecondition naming its state or another canary, InvalidArgument naming the share.
+        """
+        return await self._connection.unary(calls.set_traffic(collection, version, shadow, canary), timeout)
+
     async def delete_version(self, collection: str, name: str, *, timeout: float | None = None) -> int:
         """Delete a version with its files; returns the bytes freed. One under way is stopped.
 
@@ -295,6 +312,7 @@ class AsyncClient:
         explain: bool = False,
         page_token: str = "",
         min_seq: int | None = None,
+        request_key: str = "",
         timeout: float | None = None,
     ) -> SearchResult:
         """The passages that answer a query, best first; ``Query`` says what each argument means.
@@ -315,6 +333,7 @@ class AsyncClient:
             explain=explain,
             page_token=page_token,
             min_seq=min_seq,
+            request_key=request_key,
         )
         return await self._connection.unary(calls.search(collection, asked), timeout)
 
@@ -336,7 +355,7 @@ class AsyncClient:
     async def batch_search(
         self, collection: str, queries: Sequence[Query], *, timeout: float | None = None
     ) -> list[SearchResult]:
-        """One result a query, in their order, all from one state of the collection."""
+        """One result a query, in their order, each as if asked alone."""
         return await self._connection.unary(calls.batch_search(collection, queries), timeout)
 
     def answer(
@@ -351,6 +370,7 @@ class AsyncClient:
         fusion: Fusion | str | None = None,
         depth: int | None = None,
         min_seq: int | None = None,
+        request_key: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[AnswerEvent]:
         """The answer to a question as it comes: Contexts, TextDelta, Citation, Usage, Done.
@@ -366,6 +386,7 @@ class AsyncClient:
             language=language,
             depth=depth,
             min_seq=min_seq,
+            request_key=request_key,
         )
         return self._connection.stream(calls.answer(collection, asked), timeout)
 

@@ -115,6 +115,8 @@ class Query:
 
     ``depth`` is the number of candidates each leg gives to fusion; the server has a default.
     ``min_seq`` waits until the serving version has applied that journal position.
+    ``request_key`` is who asks, a user or a session: while a new version is tried on a share of the searches,
+    equal keys are answered by the same version. Left out, the tenant and the text take its place.
     """
 
     text: str = ""
@@ -129,6 +131,7 @@ class Query:
     explain: bool = False
     page_token: str = ""
     min_seq: int | None = None
+    request_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +217,51 @@ class ParkedText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How long the last ``searches`` took a version, and the serving one meanwhile, in milliseconds."""
+
+    searches: int
+    p50_ms: float
+    p95_ms: float
+    serving_p50_ms: float | None = None
+    """``None``, as ``serving_p95_ms``, while the serving version has answered none."""
+    serving_p95_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """The live searches that a version gets before it serves, and what was seen of them."""
+
+    shadow: float = 0.0
+    """The share of live searches that it is asked beside, 0 to 1: nobody waits for these answers."""
+    canary: float = 0.0
+    """The share of request keys that it answers, 0 to 1."""
+    mirrored: int = 0
+    """Searches that it was asked beside, and answered."""
+    skipped: int = 0
+    """Those that cannot be compared: further pages, vectors of another space, answers without a leg."""
+    dropped: int = 0
+    """Those that found its queue full."""
+    failed: int = 0
+    """Those that it could not answer."""
+    mean_rbo: float | None = None
+    """Rank-biased overlap of its documents with the serving version's, 0 to 1; ``None`` before the first."""
+    mean_overlap: float | None = None
+    """The share of the first ten documents that both have."""
+    shadow_latency: Latency | None = None
+    """Of the last mirrored searches, with the serving version's own for the same ones."""
+    canary_answered: int = 0
+    canary_failed: int = 0
+    """Searches of its share that the serving version had to answer."""
+    canary_latency: Latency | None = None
+    """Of the last searches that it answered, with those that the serving version answered meanwhile."""
+    stopped: str = ""
+    """Why its canary share was taken away."""
+    last_failure: str = ""
+    """What the last search said that it could not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """An index version: one recipe, and how far its indexes have followed the journal.
 
@@ -238,6 +286,8 @@ class Version:
     """What was checked before promotion; empty until then."""
     parked: tuple[ParkedText, ...] = ()
     """Texts that re-embedding jobs could not embed, since the server started; at most the first 100."""
+    traffic: Traffic | None = None
+    """Given once it was sent a share of the live searches, until it serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

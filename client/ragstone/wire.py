@@ -153,6 +153,7 @@ def encode_query(query: Query, at: str = "query.") -> retrieval_pb2.Query:
         explain=query.explain,
         page_token=query.page_token,
         min_seq=query.min_seq,
+        request_key=query.request_key,
     )
 
 
@@ -172,6 +173,7 @@ def decode_query(message: retrieval_pb2.Query, *, vector: ToVector = decode_floa
         explain=message.explain,
         page_token=message.page_token,
         min_seq=message.min_seq if message.HasField("min_seq") else None,
+        request_key=message.request_key,
     )
 
 

@@ -12,12 +12,14 @@ from ragstone.fields import decode_options, decode_time, encode_options, encode_
 from ragstone.types import (
     Collection,
     Gate,
+    Latency,
     MissingText,
     MissingTexts,
     ParkedText,
     Progress,
     RebuildPlan,
     Recipe,
+    Traffic,
     Version,
 )
 from ragstone.v1 import collections_pb2, values_pb2, versions_pb2
@@ -62,6 +64,7 @@ def encode_version(version: Version) -> values_pb2.Version:
         parked=[
             values_pb2.ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in version.parked
         ],
+        traffic=None if version.traffic is None else _encode_traffic(version.traffic),
     )
 
 
@@ -81,6 +84,7 @@ def decode_version(message: values_pb2.Version) -> Version:
         reason=message.reason,
         gates=tuple(map(_decode_gate, message.gates)),
         parked=tuple(ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in message.parked),
+        traffic=_decode_traffic(message.traffic) if message.HasField("traffic") else None,
     )
 
 
@@ -121,6 +125,58 @@ def _decode_gate(message: values_pb2.Gate) -> Gate:
         value=message.value,
         limit=message.limit,
         detail=message.detail,
+    )
+
+
+def _encode_traffic(traffic: Traffic) -> values_pb2.Traffic:
+    return values_pb2.Traffic(
+        mean_rbo=traffic.mean_rbo,
+        mean_overlap=traffic.mean_overlap,
+        shadow_latency=_encode_latency(traffic.shadow_latency),
+        canary_latency=_encode_latency(traffic.canary_latency),
+        **{name: getattr(traffic, name) for name in _TRAFFIC},
+    )
+
+
+def _decode_traffic(message: values_pb2.Traffic) -> Traffic:
+    return Traffic(
+        mean_rbo=message.mean_rbo if message.HasField("mean_rbo") else None,
+        mean_overlap=message.mean_overlap if message.HasField("mean_overlap") else None,
+        shadow_latency=_decode_latency(message.shadow_latency)
+        if message.HasField("shadow_latency")
+        else None,
+        canary_latency=_decode_latency(message.canary_latency)
+        if message.HasField("canary_latency")
+        else None,
+        **{name: getattr(message, name) for name in _TRAFFIC},
+    )
+
+
+_TRAFFIC: Final = (
+    *("shadow", "canary", "mirrored", "skipped", "dropped", "failed"),
+    *("canary_answered", "canary_failed", "stopped", "last_failure"),
+)
+
+
+def _encode_latency(latency: Latency | None) -> values_pb2.Latency | None:
+    if latency is None:
+        return None
+    return values_pb2.Latency(
+        searches=latency.searches,
+        p50_ms=latency.p50_ms,
+        p95_ms=latency.p95_ms,
+        serving_p50_ms=latency.serving_p50_ms,
+        serving_p95_ms=latency.serving_p95_ms,
+    )
+
+
+def _decode_latency(message: values_pb2.Latency) -> Latency:
+    return Latency(
+        searches=message.searches,
+        p50_ms=message.p50_ms,
+        p95_ms=message.p95_ms,
+        serving_p50_ms=message.serving_p50_ms if message.HasField("serving_p50_ms") else None,
+        serving_p95_ms=message.serving_p95_ms if message.HasField("serving_p95_ms") else None,
     )
 
 

@@ -110,6 +110,16 @@ class Application(Protocol):
         """
         ...
 
+    async def set_traffic(
+        self, collection: str, version: str, *, shadow: float | None, canary: float | None
+    ) -> Version:
+        """Give a version that does not serve yet shares of the live searches, 0 to 1; ``None`` leaves one.
+
+        Raises FailedPrecondition in another state than ready or retiring, and naming the canary that there
+        is already.
+        """
+        ...
+
     async def delete_version(self, collection: str, name: str) -> int:
         """Delete a version and its files, and stop the work on it; returns the bytes freed.
 

@@ -34,6 +34,7 @@ class VersionsServicer:
             "RollbackVersion": edge.unary(pb.RollbackVersionRequest, self.rollback, admit=False),
             "PauseVersion": edge.unary(pb.PauseVersionRequest, self.pause, admit=False),
             "ResumeVersion": edge.unary(pb.ResumeVersionRequest, self.resume, admit=False),
+            "SetTraffic": edge.unary(pb.SetTrafficRequest, self.set_traffic, admit=False),
             "DeleteVersion": edge.unary(pb.DeleteVersionRequest, self.delete, admit=False),
             "ListMissingEmbeddings": edge.unary(
                 pb.ListMissingEmbeddingsRequest, self.list_missing, admit=False
@@ -92,6 +93,16 @@ class VersionsServicer:
         """ResumeVersion."""
         version = await self._app.resume_version(request.collection, request.name)
         return pb.ResumeVersionResponse(version=wire.encode_version(version))
+
+    async def set_traffic(self, request: pb.SetTrafficRequest, caller: Caller) -> pb.SetTrafficResponse:
+        """SetTraffic."""
+        version = await self._app.set_traffic(
+            request.collection,
+            request.version,
+            shadow=request.shadow if request.HasField("shadow") else None,
+            canary=request.canary if request.HasField("canary") else None,
+        )
+        return pb.SetTrafficResponse(version=wire.encode_version(version))
 
     async def delete(self, request: pb.DeleteVersionRequest, caller: Caller) -> pb.DeleteVersionResponse:
         """DeleteVersion."""

@@ -29,7 +29,7 @@ class Answerer:
         self._generator = generator
 
     async def answer(
-        self, collection: OpenCollection, query: Query, *, deadline_s: float | None
+        self, collection: OpenCollection, query: Query, *, tenant: str = "", deadline_s: float | None
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Contexts, then text deltas and citations as they come, usage, and Done.
 
@@ -37,7 +37,7 @@ class Answerer:
         """
         watch = Stopwatch()
         with watch.stage(telemetry.STAGE_SEARCH):
-            result = await self._searcher.search(collection, query)
+            result = await self._searcher.search(collection, query, tenant=tenant, deadline_s=deadline_s)
         yield Contexts(
             hits=result.hits,
             version=result.version,

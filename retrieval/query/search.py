@@ -20,6 +20,7 @@ from retrieval.query.pages import decode_page, encode_page, page_version
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.recipe import FusionSpec, fusion_of
+from retrieval.versions.routing import CollectionTraffic
 from retrieval.versions.snapshots import OpenCollection, Snapshot
 from retrieval.versions.vectors import check_vector
 
@@ -36,15 +37,24 @@ class Searcher:
         self._hydrator = hydrator
         self._metrics = metrics
 
-    async def search(self, collection: OpenCollection, query: Query) -> SearchResult:
+    async def search(
+        self, collection: OpenCollection, query: Query, *, tenant: str = "", deadline_s: float | None = None
+    ) -> SearchResult:
         """The best ``k`` hits after those that the query's page token has seen.
 
         Raises InvalidArgument naming ``query.<field>``, SpaceMismatch with both spaces. In a hybrid search a
         leg that fails is named in ``degraded``; when no leg answers, its error is raised.
         """
-        return await self._search(collection, query, at="query")
+        return await self._search(collection, query, tenant, deadline_s, at="query")
 
-    async def search_many(self, collection: OpenCollection, queries: Sequence[Query]) -> list[SearchResult]:
+    async def search_many(
+        self,
+        collection: OpenCollection,
+        queries: Sequence[Query],
+        *,
+        tenant: str = "",
+        deadline_s: float | None = None,
+    ) -> list[SearchResult]:
         """One result a query, each as if searched alone; all of them or an error.
 
         Raises what ``search`` does, with the fields named ``queries[i].<field>``.
@@ -52,7 +62,7 @@ class Searcher:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._search(collection, query, at=f"queries[{i}]"))
+                    group.create_task(self._search(collection, query, tenant, deadline_s, at=f"queries[{i}]"))
                     for i, query in enumerate(queries)
                 ]
         except ExceptionGroup as errors:
@@ -63,16 +73,54 @@ class Searcher:
         """What a leased snapshot answers, whichever version serves. Raises as ``search`` does."""
         return await self._answer(snapshot, query, Stopwatch())
 
-    async def _search(self, collection: OpenCollection, query: Query, *, at: str) -> SearchResult:
+    async def _search(
+        self, collection: OpenCollection, query: Query, tenant: str, deadline_s: float | None, *, at: str
+    ) -> SearchResult:
         try:
             watch = Stopwatch()
-            with _lease(collection, query) as snapshot:
-                result = await self._answer(snapshot, query, watch)
+            if collection.traffic is None:
+                with _lease(collection, query) as snapshot:
+                    result = await self._answer(snapshot, query, watch)
+            else:
+                result = await self._tried(collection, collection.traffic, query, tenant, deadline_s, watch)
         except RagstoneError as exc:
             if exc.violations:
                 raise exc.within(at) from exc
             raise
         self._metrics.searched(result.timings_ms, result.degraded)
+        return result
+
+    async def _tried(
+        self,
+        collection: OpenCollection,
+        traffic: CollectionTraffic,
+        query: Query,
+        tenant: str,
+        deadline_s: float | None,
+        watch: Stopwatch,
+    ) -> SearchResult:
+        """What the canary answers, to its share of queries; to others, or when it cannot, the serving version."""
+        canary = traffic.canary(query, tenant)
+        if canary is None:
+            with _lease(collection, query) as snapshot:
+                result = await self._answer(snapshot, query, watch)
+            traffic.served(query, result)
+            return result
+        try:
+            async with asyncio.timeout(canary.patience_s(deadline_s)):
+                with collection.lease(canary.version.id) as snapshot:
+                    result = await self._answer(snapshot, query, watch)
+            if not result.degraded:
+                canary.answered(result)
+                return result
+            failure = f"answered without {', '.join(result.degraded)}"
+        except Exception as exc:  # noqa: BLE001 - whatever it is: no request fails because of a canary
+            failure = f"{type(exc).__name__}: {exc}"
+        with _lease(collection, query) as snapshot:
+            result = await self._answer(snapshot, query, watch)
+        # What the serving version cannot answer either, the caller or a model got wrong, and not the canary.
+        if not result.degraded:
+            canary.gave_way(failure)
         return result
 
     async def _answer(self, snapshot: Snapshot, query: Query, watch: Stopwatch) -> SearchResult:

@@ -27,6 +27,7 @@ PURGE_ROWS: Final = 5000
 _collections = schema.collections
 _versions = schema.versions
 _events = schema.version_events
+_traffic = schema.version_traffic
 _there = _versions.c.state != "deleted"
 
 _COLLECTION = select(
@@ -126,7 +127,7 @@ class Catalog:
             for table in (schema.requests, schema.journal, schema.chunk_counts, schema.golden_queries):
                 connection.execute(delete(table).where(table.c.collection_id == collection_id))
             versions = select(_versions.c.id).where(_versions.c.collection_id == collection_id)
-            for table in (_events, schema.version_traffic, schema.adapters):
+            for table in (_events, _traffic, schema.adapters):
                 connection.execute(delete(table).where(table.c.version_id.in_(versions)))
             own = delete(_versions).where(_versions.c.collection_id == collection_id)
             ids = connection.execute(own.returning(_versions.c.id)).scalars().all()
@@ -201,6 +202,7 @@ class Catalog:
     ) -> None:
         """Compare and set a version's state, and write the event down with its ``detail`` (JSON values).
 
+        What traffic the version had ends with the state that it had it in.
         Raises Conflict when the state is not ``expect``, or the version is gone.
         """
 
@@ -219,8 +221,9 @@ class Catalog:
     ) -> CollectionRow:
         """Let another version serve, if nobody changed that since ``collection`` was read.
 
-        The one that served until now is *retiring*. Raises Conflict when somebody did, or the version is no
-        longer ``expect``; NotFound when the collection is gone.
+        The one that served until now is *retiring*, and no version of the collection has traffic any more: it
+        was compared with that one. Raises Conflict when somebody did, or the version is no longer ``expect``;
+        NotFound when the collection is gone.
         """
 
         def work(connection: Connection) -> CollectionRow:
@@ -233,6 +236,8 @@ class Catalog:
             )
             if not connection.execute(point).rowcount:
                 raise Conflict("the serving version was changed meanwhile")
+            own = select(_versions.c.id).where(_versions.c.collection_id == collection.id)
+            connection.execute(delete(_traffic).where(_traffic.c.version_id.in_(own)))
             self._move(connection, before, "retiring", expect="serving", detail={})
             told = {**(detail or {}), "instead_of": before}
             self._move(connection, version_id, "serving", expect=expect, detail=told)
@@ -257,6 +262,7 @@ class Catalog:
         )
         if not connection.execute(change).rowcount:
             raise Conflict(f"the version is no longer {expect}")
+        connection.execute(delete(_traffic).where(_traffic.c.version_id == version_id))
         row = {
             "version_id": version_id,
             "event": state,

@@ -36,11 +36,20 @@ class VersionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionEvent:
-    """Something that happened to a version; ``event`` is the state that it came into."""
+    """Something that happened to a version; ``event`` is the state that it came into, or another name."""
 
     event: str
     detail: Mapping[str, Any]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficRow:
+    """The shares of live searches that a version gets, 0 to 1, and what was observed of them (JSON)."""
+
+    shadow: float
+    canary: float
+    observed: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,10 +39,12 @@ class Action(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     DELETE = "delete"
+    SEND_TRAFFIC = "send traffic to"
 
 
 _ALLOWED: Final = {
     Action.PROMOTE: (State.READY, State.RETIRING),
+    Action.SEND_TRAFFIC: (State.READY, State.RETIRING),
     Action.PAUSE: (State.BUILDING, State.CATCHING_UP),
     Action.RESUME: (State.PAUSED, State.FAILED),
     Action.DELETE: (

@@ -25,6 +25,7 @@ from retrieval.versions.rebuild import Rebuilds, as_json, rest_version
 from retrieval.versions.recipe import PinnedRecipe, change, chunking_of
 from retrieval.versions.reembedding import Reembedding
 from retrieval.versions.snapshots import OpenCollection, Snapshot
+from retrieval.versions.traffic import Traffics
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ class Versions:
         rebuilds: Rebuilds,
         planner: Planner,
         reembedding: Reembedding,
+        traffic: Traffics,
     ) -> None:
         self._collections = collections
         self._catalog = catalog
@@ -52,6 +54,7 @@ class Versions:
         self._rebuilds = rebuilds
         self._planner = planner
         self._reembedding = reembedding
+        self._traffic = traffic
         self._switching = asyncio.Lock()
 
     async def list(self, collection: str) -> Sequence[Version]:
@@ -142,6 +145,8 @@ class Versions:
         async with self._switching:
             opened.row = await self._catalog.promote(before, row.id, expect=row.state, detail=detail)
             opened.serving = follower
+            # All of it: what was seen of others was beside the version that serves no longer.
+            self._traffic.end(opened)
         log.info("version_promoted", collection=collection, version=name, forced=force)
         return await self.get(collection, name)
 
@@ -158,6 +163,13 @@ class Versions:
             raise FailedPrecondition(f"no version served {collection!r} before {serving.name}, or it is gone")
         # It served before: what its gates would say now is no reason to stay where one wants to leave.
         return await self.promote(collection, row.name, force=True)
+
+    async def set_traffic(
+        self, collection: str, name: str, *, shadow: float | None, canary: float | None
+    ) -> Version:
+        """Give a version that does not serve yet a share of the live searches. Raises FailedPrecondition."""
+        await self._traffic.set(collection, name, shadow=shadow, canary=canary)
+        return await self.get(collection, name)
 
     async def pause(self, collection: str, name: str) -> Version:
         """Break a rebuild off where it is, to go on later. Raises FailedPrecondition."""
@@ -221,6 +233,7 @@ class Versions:
         return (*counted, *(gate for gate in last if gate.name not in names))
 
     async def _rest(self, opened: OpenCollection, row: VersionRow) -> None:
+        self._traffic.end(opened, row.id)
         await self._rebuilds.stop(row.id)
         follower = opened.followers.get(row.id)
         if follower is not None:
@@ -240,6 +253,7 @@ class Versions:
             reason=_reason(row, events),
             gates=_gates(events),
             parked=self._reembedding.parked(row.id),
+            traffic=self._traffic.describe(row.id),
         )
 
 

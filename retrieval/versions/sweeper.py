@@ -56,7 +56,8 @@ class Sweeper:
             for version in await self._catalog.versions(collection.row.id):
                 if version.state != State.RETIRING:
                     continue
-                since = (await self._catalog.events(version.id))[-1].created_at
-                if now - since >= self._window:
+                events = await self._catalog.events(version.id)
+                since = [event.created_at for event in events if event.event == State.RETIRING]
+                if now - since[-1] >= self._window:
                     freed += await self._versions.delete(collection.row.name, version.name)
         return freed

@@ -42,6 +42,7 @@ def test_the_names_that_the_documentation_promises() -> None:
         "pause_version",
         "resume_version",
         "delete_version",
+        "set_traffic",
         "list_missing_embeddings",
         "put_embeddings",
         "upsert",

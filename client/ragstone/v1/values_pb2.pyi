@@ -113,7 +113,7 @@ class Recipe(_message.Message):
     def __init__(self, embedder: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chunker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., index: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lexical: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fusion: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., reranker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates", "parked")
+    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates", "parked", "traffic")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,7 @@ class Version(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     GATES_FIELD_NUMBER: _ClassVar[int]
     PARKED_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     name: str
     collection: str
     state: VersionState
@@ -140,7 +141,54 @@ class Version(_message.Message):
     reason: str
     gates: _containers.RepeatedCompositeFieldContainer[Gate]
     parked: _containers.RepeatedCompositeFieldContainer[ParkedText]
-    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., parked: _Optional[_Iterable[_Union[ParkedText, _Mapping]]] = ...) -> None: ...
+    traffic: Traffic
+    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., parked: _Optional[_Iterable[_Union[ParkedText, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("shadow", "canary", "mirrored", "skipped", "dropped", "failed", "mean_rbo", "mean_overlap", "shadow_latency", "canary_answered", "canary_failed", "canary_latency", "stopped", "last_failure")
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    MIRRORED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    MEAN_RBO_FIELD_NUMBER: _ClassVar[int]
+    MEAN_OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    CANARY_ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FAILED_FIELD_NUMBER: _ClassVar[int]
+    CANARY_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    shadow: float
+    canary: float
+    mirrored: int
+    skipped: int
+    dropped: int
+    failed: int
+    mean_rbo: float
+    mean_overlap: float
+    shadow_latency: Latency
+    canary_answered: int
+    canary_failed: int
+    canary_latency: Latency
+    stopped: str
+    last_failure: str
+    def __init__(self, shadow: _Optional[float] = ..., canary: _Optional[float] = ..., mirrored: _Optional[int] = ..., skipped: _Optional[int] = ..., dropped: _Optional[int] = ..., failed: _Optional[int] = ..., mean_rbo: _Optional[float] = ..., mean_overlap: _Optional[float] = ..., shadow_latency: _Optional[_Union[Latency, _Mapping]] = ..., canary_answered: _Optional[int] = ..., canary_failed: _Optional[int] = ..., canary_latency: _Optional[_Union[Latency, _Mapping]] = ..., stopped: _Optional[str] = ..., last_failure: _Optional[str] = ...) -> None: ...
+
+class Latency(_message.Message):
+    __slots__ = ("searches", "p50_ms", "p95_ms", "serving_p50_ms", "serving_p95_ms")
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    P50_MS_FIELD_NUMBER: _ClassVar[int]
+    P95_MS_FIELD_NUMBER: _ClassVar[int]
+    SERVING_P50_MS_FIELD_NUMBER: _ClassVar[int]
+    SERVING_P95_MS_FIELD_NUMBER: _ClassVar[int]
+    searches: int
+    p50_ms: float
+    p95_ms: float
+    serving_p50_ms: float
+    serving_p95_ms: float
+    def __init__(self, searches: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p95_ms: _Optional[float] = ..., serving_p50_ms: _Optional[float] = ..., serving_p95_ms: _Optional[float] = ...) -> None: ...
 
 class ParkedText(_message.Message):
     __slots__ = ("chunk_id", "reason")

@@ -164,6 +164,24 @@ class ResumeVersionResponse(_message.Message):
     version: _values_pb2.Version
     def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
 
+class SetTrafficRequest(_message.Message):
+    __slots__ = ("collection", "version", "shadow", "canary")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    version: str
+    shadow: float
+    canary: float
+    def __init__(self, collection: _Optional[str] = ..., version: _Optional[str] = ..., shadow: _Optional[float] = ..., canary: _Optional[float] = ...) -> None: ...
+
+class SetTrafficResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _values_pb2.Version
+    def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
 class DeleteVersionRequest(_message.Message):
     __slots__ = ("collection", "name")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
