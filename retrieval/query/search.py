@@ -99,7 +99,7 @@ class Searcher:
         deadline_s: float | None,
         watch: Stopwatch,
     ) -> SearchResult:
-        """What the canary answers, to its share of queries; to others, or when it cannot, the serving version."""
+        """What the canary answers to its share of queries; else, or if it cannot, the serving version."""
         canary = traffic.canary(query, tenant)
         if canary is None:
             with _lease(collection, query) as snapshot:

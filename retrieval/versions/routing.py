@@ -102,7 +102,7 @@ class VersionTraffic:
     # -- the canary ------------------------------------------------------------------------------------
 
     def takes(self, query: Query, tenant: str) -> bool:
-        """Whether a first page is of this version's share, and it can answer: vectors have to be of its space."""
+        """Whether a query is of this version's share, and its vector, if it has one, of its space."""
         if query.vector is not None and not self._same_space:
             return False
         return canaries.takes(self.version.id, canaries.request_key(query, tenant), self.canary)
