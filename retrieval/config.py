@@ -55,8 +55,8 @@ class TrafficSettings(BaseModel, frozen=True, extra="forbid"):
     """How a version is tried on live searches, and what takes a canary's share away."""
 
     timeout_s: PositiveFloat = 2.0
-    """A search that a version has not answered by then has failed. A canary gets half of what the caller still
-    waits, where that is less: the serving version is to answer in its place."""
+    """A search that a version has not answered by then has failed. A canary gets half of what the caller
+    still waits, where that is less: the serving version is to answer in its place."""
     shadow_queue: PositiveInt = 100
     """Mirrored searches that wait for one version; what comes above it is dropped, and counted."""
     min_searches: PositiveInt = 100

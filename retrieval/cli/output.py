@@ -22,10 +22,12 @@ from ragstone.types import (
     Document,
     Gate,
     Hit,
+    Latency,
     ParkedText,
     RebuildPlan,
     Recipe,
     SearchResult,
+    Traffic,
     Usage,
     Version,
 )
@@ -157,6 +159,7 @@ def version_json(version: Version) -> dict[str, Any]:
         "reason": version.reason,
         "gates": [asdict(gate) for gate in version.gates],
         "parked": [asdict(text) for text in version.parked],
+        "traffic": None if version.traffic is None else asdict(version.traffic),
     }
 
 
@@ -256,7 +259,7 @@ def plan_lines(result: SearchResult) -> Iterator[str]:
 def version_facts(version: Version) -> Table:
     """A version but for what has tables of its own, and for what there is not."""
     value = version_json(version)
-    tables = ("gates", "parked")
+    tables = ("gates", "parked", "traffic")
     return facts(
         {key: entry for key, entry in value.items() if key not in tables and entry not in (None, "")}
     )
@@ -276,6 +279,50 @@ def gates_table(gates: Sequence[Gate]) -> Table:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
         table.add_row(Text(gate.name), passed, f"{gate.value:.6g}", f"{gate.limit:.6g}", Text(gate.detail))
     return table
+
+
+def shares(version: Version) -> str:
+    """The shares that a version has: ``5% as a canary, 20% as a shadow``."""
+    given = version.traffic or Traffic()
+    named = ((given.canary, "a canary"), (given.shadow, "a shadow"))
+    return ", ".join(f"{100 * share:g}% as {role}" for share, role in named if share) or "none"
+
+
+def traffic_table(traffic: Traffic) -> Table:
+    """What was seen of a version on live searches: as a shadow, and as a canary."""
+    table = Table("traffic", "shadow", "canary", box=box.SIMPLE_HEAD)
+    table.add_row("share", f"{100 * traffic.shadow:g}%", f"{100 * traffic.canary:g}%")
+    table.add_row("answered", f"{traffic.mirrored:,}", f"{traffic.canary_answered:,}")
+    table.add_row("failed", f"{traffic.failed:,}", f"{traffic.canary_failed:,}")
+    table.add_row("skipped", f"{traffic.skipped:,}", "")
+    table.add_row("dropped", f"{traffic.dropped:,}", "")
+    for mean, name in ((traffic.mean_rbo, "mean rbo"), (traffic.mean_overlap, "mean overlap@10")):
+        table.add_row(name, "" if mean is None else f"{mean:.3f}", "")
+    shadow, canary = _latencies(traffic.shadow_latency), _latencies(traffic.canary_latency)
+    for name, of_shadow, of_canary in zip(_LATENCIES, shadow, canary, strict=True):
+        table.add_row(name, of_shadow, of_canary)
+    return table
+
+
+def traffic_notes(traffic: Traffic) -> Iterator[str]:
+    """Why the canary was stopped, and what the last failure was, where there are any."""
+    if traffic.stopped:
+        yield f"the canary was stopped: {traffic.stopped}"
+    if traffic.last_failure:
+        yield f"the last search that it could not answer: {traffic.last_failure}"
+
+
+_LATENCIES: Final = ("p50, p95", "serving p50, p95")
+
+
+def _latencies(latency: Latency | None) -> tuple[str, str]:
+    """The version's, and the serving one's; empty where there is none."""
+    if latency is None:
+        return "", ""
+    own = f"{latency.p50_ms:.1f}, {latency.p95_ms:.1f} ms"
+    if latency.serving_p50_ms is None or latency.serving_p95_ms is None:
+        return own, ""
+    return own, f"{latency.serving_p50_ms:.1f}, {latency.serving_p95_ms:.1f} ms"
 
 
 def parked_table(parked: Sequence[ParkedText]) -> Table:

@@ -34,6 +34,17 @@ FusionOption = Annotated[
 ]
 
 
+RequestKeyOption = Annotated[
+    str,
+    typer.Option(
+        "--request-key",
+        metavar="KEY",
+        show_default=False,
+        help="Who asks, a user or a session: equal keys are answered by one version while another is tried.",
+    ),
+]
+
+
 def fusion_of(kind: FusionKind | None) -> Fusion | None:
     """The fusion that ``--fusion`` names; ``None`` leaves it to the collection's recipe."""
     return None if kind is None else Fusion(kind=kind.value)
@@ -50,6 +61,7 @@ def search(
         str | None, typer.Option(metavar="CODE", show_default="detected", help="The query's language.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each leg thought of a hit.")] = False,
+    request_key: RequestKeyOption = "",
     timeout: TimeoutOption = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
@@ -65,6 +77,7 @@ def search(
             fusion=fusion_of(fusion),
             language=language,
             explain=explain,
+            request_key=request_key,
             timeout=timeout,
         )
     if as_json:
@@ -122,6 +135,7 @@ def ask(
     k: Annotated[int, typer.Option("-k", "--k", help="How many passages the answer may use.")] = 5,
     mode: ModeOption = Mode.HYBRID,
     where: FilterOption = "",
+    request_key: RequestKeyOption = "",
     timeout: TimeoutOption = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
@@ -129,7 +143,10 @@ def ask(
     """Answer a question from the passages found, and cite them."""
     answer = Transcript()
     with connect(server) as client:
-        for event in client.answer(collection, question, k=k, mode=mode, filter=where, timeout=timeout):
+        events = client.answer(
+            collection, question, k=k, mode=mode, filter=where, request_key=request_key, timeout=timeout
+        )
+        for event in events:
             answer.add(event)
             if isinstance(event, TextDelta) and not as_json:
                 typer.echo(event.text, nl=False)

@@ -23,6 +23,18 @@ NameArgument = Annotated[
 ]
 
 
+def _share(text: str) -> float:
+    """A share from ``5%`` or ``0.05``."""
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if rest or not 0 <= share <= 1:
+        raise typer.BadParameter(f"{text!r} is no share: give a percentage such as 5%, or a number 0 to 1")
+    return share
+
+
 @app.command("list")
 def list_(collection: CollectionArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
     """List the versions of a collection."""
@@ -51,6 +63,10 @@ def show(
     output.stdout().print(output.version_facts(version))
     if version.gates:
         output.stdout().print(output.gates_table(version.gates))
+    if version.traffic:
+        output.stdout().print(output.traffic_table(version.traffic))
+        for note in output.traffic_notes(version.traffic):
+            typer.echo(note)
     if version.parked:
         output.stdout().print(output.parked_table(version.parked))
 
@@ -106,6 +122,38 @@ def resume(
     with connect(server) as client:
         version = client.resume_version(collection, name)
     _report(version, f"{name} is {version.state}", as_json=as_json)
+
+
+@app.command()
+def traffic(
+    collection: CollectionArgument,
+    name: NameArgument,
+    canary: Annotated[
+        float | None,
+        typer.Option(
+            "--canary", metavar="SHARE", parser=_share, help="Let it answer this share: 5% or 0.05."
+        ),
+    ] = None,
+    shadow: Annotated[
+        float | None,
+        typer.Option(
+            "--shadow", metavar="SHARE", parser=_share, help="Ask it beside on this share, and compare."
+        ),
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Take both shares away.")] = False,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Try a version that is ready on a share of the live searches. `versions show` tells what is seen."""
+    if off and (canary, shadow) != (None, None):
+        raise typer.BadParameter("--off takes both shares away; give it alone")
+    if off:
+        canary = shadow = 0.0
+    if canary is None and shadow is None:
+        raise typer.BadParameter("give a share with --canary or --shadow, or --off")
+    with connect(server) as client:
+        version = client.set_traffic(collection, name, shadow=shadow, canary=canary)
+    _report(version, f"{name} gets {output.shares(version)} of the searches", as_json=as_json)
 
 
 @app.command()

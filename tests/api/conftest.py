@@ -25,6 +25,7 @@ from ragstone.types import (
     FinishReason,
     Gate,
     Hit,
+    Latency,
     LegScore,
     MissingText,
     MissingTexts,
@@ -35,6 +36,7 @@ from ragstone.types import (
     SearchResult,
     ServerInfo,
     TextDelta,
+    Traffic,
     Usage,
     Version,
     Wait,
@@ -68,6 +70,15 @@ READY = replace(
     state="ready",
     progress=None,
     gates=(Gate(name="recall", passed=True, value=0.99, limit=0.98, detail="100 queries"),),
+)
+TRAFFIC = Traffic(
+    shadow=0.2,
+    canary=0.05,
+    mirrored=9,
+    mean_rbo=0.75,
+    canary_answered=4,
+    canary_latency=Latency(searches=4, p50_ms=1.5, p95_ms=2.5),
+    last_failure="TimeoutError: ",
 )
 PLAN = RebuildPlan(
     recipe=BUILDING.recipe,
@@ -207,6 +218,12 @@ class FakeApplication:
     async def resume_version(self, collection: str, name: str) -> Version:
         self._called("resume_version", collection=collection, name=name)
         return BUILDING
+
+    async def set_traffic(
+        self, collection: str, version: str, *, shadow: float | None, canary: float | None
+    ) -> Version:
+        self._called("set_traffic", collection=collection, version=version, shadow=shadow, canary=canary)
+        return replace(READY, traffic=TRAFFIC)
 
     async def delete_version(self, collection: str, name: str) -> int:
         self._called("delete_version", collection=collection, name=name)

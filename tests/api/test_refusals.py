@@ -34,6 +34,7 @@ GOOD = Document(id="1", text="text")
         ({"vector": np.array([np.inf], "f")}, "query.vector"),
         ({"vector": []}, "query.vector.values"),
         ({"min_seq": -1}, "query.min_seq"),
+        ({"request_key": "x" * 257}, "query.request_key"),
         ({"collection": "Docs"}, "collection"),
         ({"collection": "x" * 64}, "collection"),
         ({"collection": ""}, "collection"),

@@ -86,6 +86,49 @@ async def test_a_promotion_that_got_no_answer_is_sent_again(either: Any, app: An
     assert (await either.promote("docs", "v2")).state == "serving"
 
 
+# -- traffic --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shares", [{"shadow": 0.2, "canary": 0.05}, {"shadow": 0.2}, {"canary": 0.0}, {"canary": 1.0}]
+)
+async def test_a_share_that_is_left_out_is_left_as_it_is(
+    either: Any, app: Any, shares: dict[str, float]
+) -> None:
+    version = await either.set_traffic("docs", "v2", **shares)
+    given = {"shadow": None, "canary": None, **shares}
+    assert app.calls == [("set_traffic", {"collection": "docs", "version": "v2", **given})]
+    assert (version.traffic.mirrored, version.traffic.mean_rbo, version.traffic.mean_overlap) == (
+        9,
+        0.75,
+        None,
+    )
+    assert (version.traffic.canary_latency.p95_ms, version.traffic.canary_latency.serving_p95_ms) == (
+        2.5,
+        None,
+    )
+    assert version.traffic.shadow_latency is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"shadow": 1.5}, "shadow"),
+        ({"canary": -0.1}, "canary"),
+        ({"canary": float("nan")}, "canary"),
+        ({"version": "", "canary": 0.1}, "version"),
+        ({}, ""),
+    ],
+)
+async def test_shares_that_are_none_are_refused(
+    either: Any, app: Any, arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await either.set_traffic(**{"collection": "docs", "version": "v2", **arguments})
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert app.calls == []
+
+
 # -- re-embedding ---------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import Result
 
-from ragstone import Gate, Progress, RebuildPlan, Recipe, Version, errors
+from ragstone import Gate, Latency, Progress, RebuildPlan, Recipe, Traffic, Version, errors
 from retrieval.api.server import Server, ServerOptions
 from retrieval.cli import output, watching
 from retrieval.telemetry import Metrics
@@ -115,6 +115,12 @@ class Rebuilds:
     async def resume_version(self, collection: str, name: str) -> Version:
         self._called("resume", collection, name)
         return BUILDING
+
+    async def set_traffic(
+        self, collection: str, version: str, *, shadow: float | None, canary: float | None
+    ) -> Version:
+        self._called("traffic", collection, version, shadow, canary)
+        return replace(READY, traffic=Traffic(shadow=shadow or 0.0, canary=canary or 0.0))
 
     async def delete_version(self, collection: str, name: str) -> int:
         self._called("delete", collection, name)
@@ -372,6 +378,89 @@ def test_each_command_makes_its_call_and_says_what_came_of_it(
     assert run("versions", *command).stdout.strip() == said
     assert isinstance(run_json("versions", *command), dict)
     assert rebuilds.calls == [call, call]
+
+
+@pytest.mark.parametrize(
+    ("options", "shares", "said"),
+    [
+        (("--canary", "5%"), (None, 0.05), "v2 gets 5% as a canary of the searches"),
+        (("--shadow", "0.2"), (0.2, None), "v2 gets 20% as a shadow of the searches"),
+        (
+            ("--shadow", "100%", "--canary", "0.5%"),
+            (1.0, 0.005),
+            "v2 gets 0.5% as a canary, 100% as a shadow of the searches",
+        ),
+        (("--off",), (0.0, 0.0), "v2 gets none of the searches"),
+    ],
+)
+def test_a_share_is_a_percentage_or_a_number(
+    run: Run, rebuilds: Rebuilds, options: tuple[str, ...], shares: tuple[float | None, ...], said: str
+) -> None:
+    assert run("versions", "traffic", "docs", "v2", *options).stdout.strip() == said
+    assert rebuilds.calls == [("traffic", "docs", "v2", *shares)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--canary", "150%"),
+        ("--canary", "1.5"),
+        ("--canary=-1%",),
+        ("--shadow", "5%%"),
+        ("--shadow", "much"),
+        ("--shadow", "nan"),
+        ("--off", "--canary", "5%"),
+    ],
+)
+def test_a_share_that_cannot_be_meant_is_a_usage_error(
+    run: Run, rebuilds: Rebuilds, options: tuple[str, ...]
+) -> None:
+    assert run("versions", "traffic", "docs", "v2", *options).exit_code == 2
+    assert rebuilds.calls == []
+
+
+TRAFFIC = Traffic(
+    shadow=0.2,
+    canary=0.05,
+    mirrored=1_200,
+    skipped=3,
+    dropped=4,
+    failed=5,
+    mean_rbo=0.91234,
+    mean_overlap=0.875,
+    shadow_latency=Latency(searches=500, p50_ms=1.5, p95_ms=2.5, serving_p50_ms=3.5, serving_p95_ms=4.5),
+    canary_answered=60,
+    canary_failed=2,
+    canary_latency=Latency(searches=60, p50_ms=5.5, p95_ms=6.5),
+)
+
+
+def test_what_was_seen_of_a_version_is_a_table(run: Run, rebuilds: Rebuilds) -> None:
+    rebuilds.stages = [replace(READY, traffic=TRAFFIC)]
+    shown = run("versions", "show", "docs", "v2").stdout
+    rows = {line[:20].strip(): line[20:].split() for line in shown.splitlines()}
+    assert rows["share"] == ["20%", "5%"]
+    assert rows["answered"] == ["1,200", "60"]
+    assert rows["mean rbo"] == ["0.912"]
+    assert rows["p50, p95"] == ["1.5,", "2.5", "ms", "5.5,", "6.5", "ms"]
+    assert rows["serving p50, p95"] == ["3.5,", "4.5", "ms"]
+    assert "stopped" not in shown
+    assert "traffic." not in shown
+
+
+def test_why_a_canary_was_stopped_is_shown(run: Run, rebuilds: Rebuilds) -> None:
+    stopped = replace(TRAFFIC, stopped="canary_failures is 0.03", last_failure="TimeoutError: slow")
+    rebuilds.stages = [replace(READY, traffic=stopped)]
+    shown = run("versions", "show", "docs", "v2").stdout
+    assert "the canary was stopped: canary_failures is 0.03" in shown
+    assert "TimeoutError: slow" in shown
+
+
+def test_traffic_as_json_has_every_field(run_json: RunJson, rebuilds: Rebuilds) -> None:
+    assert run_json("versions", "show", "docs", "v2")["traffic"] is None
+    rebuilds.stages = [replace(READY, traffic=TRAFFIC)]
+    assert run_json("versions", "show", "docs", "v2")["traffic"] == asdict(TRAFFIC)
 
 
 @pytest.mark.parametrize(("answer", "deleted"), [("y\n", True), ("n\n", False), ("", False)])

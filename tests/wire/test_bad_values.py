@@ -52,6 +52,7 @@ def test_a_document_that_protobuf_cannot_carry(document: Document, field: str) -
         ({"fusion": Fusion(kind="best")}, "query.fusion.kind"),
         ({"fusion": Fusion(k=-(2**40))}, "query.fusion.k"),
         ({"space": "s"}, "query.space"),
+        ({"request_key": SURROGATE}, "query.request_key"),
     ],
 )
 def test_a_query_that_protobuf_cannot_carry(fields: dict[str, Any], field: str) -> None:

@@ -21,6 +21,7 @@ from ragstone.types import (
     Fusion,
     Gate,
     Hit,
+    Latency,
     LegScore,
     MissingText,
     MissingTexts,
@@ -33,6 +34,7 @@ from ragstone.types import (
     SearchResult,
     ServerInfo,
     TextDelta,
+    Traffic,
     Usage,
     Version,
     WriteResult,
@@ -97,6 +99,7 @@ queries = st.builds(
     explain=st.booleans(),
     page_token=text,
     min_seq=st.none() | counts,
+    request_key=text,
 )
 hits = st.builds(
     Hit,
@@ -167,6 +170,31 @@ progress = st.builds(
     lag=counts,
 )
 gates = st.builds(Gate, name=text, passed=st.booleans(), value=floats, limit=floats, detail=text)
+latencies = st.none() | st.builds(
+    Latency,
+    searches=ints32,
+    p50_ms=floats,
+    p95_ms=floats,
+    serving_p50_ms=st.none() | floats,
+    serving_p95_ms=st.none() | floats,
+)
+traffic = st.builds(
+    Traffic,
+    shadow=floats,
+    canary=floats,
+    mirrored=counts,
+    skipped=counts,
+    dropped=counts,
+    failed=counts,
+    mean_rbo=st.none() | floats,
+    mean_overlap=st.none() | floats,
+    shadow_latency=latencies,
+    canary_answered=counts,
+    canary_failed=counts,
+    canary_latency=latencies,
+    stopped=text,
+    last_failure=text,
+)
 versions = st.builds(
     Version,
     name=text,
@@ -182,6 +210,7 @@ versions = st.builds(
     reason=text,
     gates=st.lists(gates, max_size=2).map(tuple),
     parked=st.lists(st.builds(ParkedText, chunk_id=text, reason=text), max_size=2).map(tuple),
+    traffic=st.none() | traffic,
 )
 plans = st.builds(
     RebuildPlan,
@@ -270,7 +299,7 @@ def test_collections_with_their_version_and_recipe(collection: Collection) -> No
 
 
 @given(versions)
-def test_versions_with_their_progress_and_gates(version: Version) -> None:
+def test_versions_with_their_progress_gates_and_traffic(version: Version) -> None:
     assert wire_versions.decode_version(through_bytes(wire_versions.encode_version(version))) == version
 
 
