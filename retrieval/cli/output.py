@@ -282,10 +282,13 @@ def gates_table(gates: Sequence[Gate]) -> Table:
 
 
 def shares(version: Version) -> str:
-    """The shares that a version has: ``5% as a canary, 20% as a shadow``."""
+    """The shares that a version has: ``5% of the searches as a canary, 20% of the searches as a shadow``."""
     given = version.traffic or Traffic()
     named = ((given.canary, "a canary"), (given.shadow, "a shadow"))
-    return ", ".join(f"{100 * share:g}% as {role}" for share, role in named if share) or "none"
+    return (
+        ", ".join(f"{100 * share:g}% of the searches as {role}" for share, role in named if share)
+        or "no searches"
+    )
 
 
 def traffic_table(traffic: Traffic) -> Table:

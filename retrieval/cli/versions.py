@@ -153,7 +153,7 @@ def traffic(
         raise typer.BadParameter("give a share with --canary or --shadow, or --off")
     with connect(server) as client:
         version = client.set_traffic(collection, name, shadow=shadow, canary=canary)
-    _report(version, f"{name} gets {output.shares(version)} of the searches", as_json=as_json)
+    _report(version, f"{name} gets {output.shares(version)}", as_json=as_json)
 
 
 @app.command()

@@ -106,6 +106,7 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         explain=True,
         page_token="1",
         min_seq=4,
+        request_key="user 7",
     )
     assert app.calls[-1][1]["query"] == Query(
         text="question",
@@ -118,6 +119,7 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         explain=True,
         page_token="1",
         min_seq=4,
+        request_key="user 7",
     )
 
 

@@ -189,7 +189,7 @@ def test_search_filters_and_explains(run_json: RunJson, filled: str) -> None:
 
 
 def test_search_prints_a_table_for_people(run: Run, filled: str) -> None:
-    result = run("search", filled, "cat sleeps", "--explain")
+    result = run("search", filled, "cat sleeps", "--explain", "--request-key", "user 7")
     assert "cat" in result.stdout
     assert "lexical #1" in result.stdout
 

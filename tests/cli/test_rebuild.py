@@ -383,14 +383,14 @@ def test_each_command_makes_its_call_and_says_what_came_of_it(
 @pytest.mark.parametrize(
     ("options", "shares", "said"),
     [
-        (("--canary", "5%"), (None, 0.05), "v2 gets 5% as a canary of the searches"),
-        (("--shadow", "0.2"), (0.2, None), "v2 gets 20% as a shadow of the searches"),
+        (("--canary", "5%"), (None, 0.05), "v2 gets 5% of the searches as a canary"),
+        (("--shadow", "0.2"), (0.2, None), "v2 gets 20% of the searches as a shadow"),
         (
             ("--shadow", "100%", "--canary", "0.5%"),
             (1.0, 0.005),
-            "v2 gets 0.5% as a canary, 100% as a shadow of the searches",
+            "v2 gets 0.5% of the searches as a canary, 100% of the searches as a shadow",
         ),
-        (("--off",), (0.0, 0.0), "v2 gets none of the searches"),
+        (("--off",), (0.0, 0.0), "v2 gets no searches"),
     ],
 )
 def test_a_share_is_a_percentage_or_a_number(
