@@ -37,12 +37,14 @@ class VersionTraffic:
         version: VersionRow,
         row: TrafficRow,
         *,
+        collection: str,
         serving_space: str,
         settings: TrafficSettings,
         trials: Trials,
         when_stopped: Callable[[], None],
     ) -> None:
         self.version = version
+        self.collection = collection
         self.shadow = row.shadow
         self.canary = row.canary
         self.shadow_seen = ShadowSeen.from_json(row.observed.get(_SHADOW, {}))

@@ -145,6 +145,7 @@ class Traffics:
         return VersionTraffic(
             version,
             row,
+            collection=collection.row.name,
             serving_space=collection.snapshot.version.space,
             settings=self._settings.traffic,
             trials=self._metrics.trials(collection.row.name),
@@ -190,6 +191,6 @@ class Traffics:
             detail = {**traffic.stopped_by, "reason": traffic.canary_seen.stopped}
             await self._shares.stop_canary(version.id, traffic.observed(), detail=detail)
             traffic.stopped_by = {}
-            log.warning(CANARY_STOPPED, version=version.name, **detail)
+            log.warning(CANARY_STOPPED, collection=traffic.collection, version=version.name, **detail)
         elif traffic.changed:
             await self._shares.observe(version.id, traffic.observed())
