@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from time import perf_counter
 
 import structlog
 from pyroaring import BitMap64
@@ -106,21 +107,27 @@ class Searcher:
                 result = await self._answer(snapshot, query, watch)
             traffic.served(query, result)
             return result
+        patience_s, failure = canary.patience_s(deadline_s), ""
         try:
-            async with asyncio.timeout(canary.patience_s(deadline_s)):
+            async with asyncio.timeout(patience_s):
                 with collection.lease(canary.version.id) as snapshot:
                     result = await self._answer(snapshot, query, watch)
             if not result.degraded:
                 canary.answered(result)
                 return result
             failure = f"answered without {', '.join(result.degraded)}"
+        except TimeoutError:
+            pass
         except Exception as exc:  # noqa: BLE001 - whatever it is: no request fails because of a canary
             failure = f"{type(exc).__name__}: {exc}"
+        began = perf_counter()
         with _lease(collection, query) as snapshot:
             result = await self._answer(snapshot, query, watch)
         # What the serving version cannot answer either, the caller or a model got wrong, and not the canary.
-        if not result.degraded:
+        if failure and not result.degraded:
             canary.gave_way(failure)
+        elif not result.degraded:
+            canary.ran_late(patience_s, perf_counter() - began)
         return result
 
     async def _answer(self, snapshot: Snapshot, query: Query, watch: Stopwatch) -> SearchResult:

@@ -62,15 +62,19 @@ class VersionTraffic:
 
     # -- shares ----------------------------------------------------------------------------------------
 
-    def share(self, shadow: float, canary: float) -> None:
-        """Take other shares. What begins anew forgets what was seen of it before."""
-        if shadow and not self.shadow:
-            self.shadow_seen = ShadowSeen()
-        if canary and not self.canary:
-            self.canary_seen = CanarySeen()
-        if not shadow:
-            self.queue = asyncio.Queue(self.queue.maxsize)
-        self.shadow, self.canary = shadow, canary
+    def share(self, *, shadow: float | None, canary: float | None) -> None:
+        """Take other shares; None leaves one. What begins anew forgets what was seen of it before."""
+        if shadow is not None:
+            if shadow and not self.shadow:
+                self.shadow_seen, self.last_failure = ShadowSeen(), ""
+            if not shadow:
+                self.queue = asyncio.Queue(self.queue.maxsize)
+            self.shadow = shadow
+        if canary is not None:
+            if canary and not self.canary:
+                self.canary_seen, self.last_failure = CanarySeen(), ""
+            self.canary, self.stopped_by = canary, {}
+        self.changed = True
 
     def observed(self) -> dict[str, object]:
         """What was seen, as the catalog keeps it."""
@@ -119,6 +123,15 @@ class VersionTraffic:
         self.canary_seen.answer(_ms(result))
         self._trials.canary_answered.inc()
         self.changed = True
+
+    def ran_late(self, patience_s: float, serving_s: float) -> None:
+        """Count a search that took the canary longer than ``patience_s``, if that was long enough.
+
+        It was not where the serving version itself needs so long that a canary within its limit is late too:
+        the caller is in a hurry then.
+        """
+        if patience_s >= self._settings.max_slowdown * serving_s:
+            self.gave_way(f"no answer in {patience_s:.3g} s")
 
     def gave_way(self, reason: str) -> None:
         """Count a search that the serving version answered in the canary's place; too many stop it."""

@@ -102,8 +102,8 @@ class Traffics:
                 observed=traffic.observed(),
             )
             await self._shares.set(row, shares)
-            traffic.share(shares.shadow, shares.canary)
-            traffic.changed = True
+            # Not ``shares``: a share that is to stay may have been taken away meanwhile.
+            traffic.share(shadow=shadow, canary=canary)
             self._known[row.id] = traffic
             self._route(opened)
         log.info(
@@ -131,6 +131,7 @@ class Traffics:
                 try:
                     await self._write(traffic)
                 except RagstoneError as exc:
+                    traffic.changed = True
                     log.warning("traffic_not_kept", version=traffic.version.name, reason=exc.message)
         for collection in self._collections.all():
             if collection.traffic is not None:

@@ -293,7 +293,28 @@ async def test_a_canary_that_hangs_leaves_time_for_the_serving_version(
     monkeypatch.setattr(snapshot(filled, name).parts.dense, "search", hang)
     result = await filled.ragstone.search("docs", DUSK, tenant="t", deadline_s=0.2)
     assert result.version == "v1"
-    assert (await traffic(filled, name)).last_failure.startswith("TimeoutError")
+    assert (await traffic(filled, name)).last_failure == "no answer in 0.1 s"
+
+
+async def test_a_caller_in_a_hurry_is_no_failure_of_the_canary(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowed(version: str) -> None:
+        real = snapshot(filled, version).parts.dense.search
+
+        async def slow(*args: Any, **options: Any) -> Any:
+            await asyncio.sleep(0.06)
+            return await real(*args, **options)
+
+        monkeypatch.setattr(snapshot(filled, version).parts.dense, "search", slow)
+
+    name = await ready(filled)
+    await set_traffic(filled, name, canary=1.0)
+    for version in ("v1", name):
+        slowed(version)
+    result = await filled.ragstone.search("docs", DUSK, tenant="t", deadline_s=0.1)
+    assert result.version == "v1"
+    assert (await traffic(filled, name)).canary_failed == 0
 
 
 async def test_what_the_caller_got_wrong_is_an_error_and_no_failure_of_the_canary(filled: App) -> None:
