@@ -14,8 +14,8 @@ from ragstone.errors import NotFound
 from ragstone.types import ParkedText, Version
 from retrieval.cli import output
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect, shows_progress
+from retrieval.jobs.borrowing import Tally, WorkerLimits
 from retrieval.jobs.crew import Assignment, Crew
-from retrieval.jobs.reembedding import Tally, WorkerLimits
 
 DEFAULTS: Final = WorkerLimits()
 UNFINISHED: Final = ("building", "catching_up", "paused", "failed")

@@ -13,7 +13,7 @@ from typer.testing import Result
 from ragstone import Recipe, Version
 from ragstone.errors import NotFound
 from retrieval.cli.reembed import choose, look
-from retrieval.jobs.reembedding import Tally
+from retrieval.jobs.borrowing import Tally
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
