@@ -1,4 +1,4 @@
-"""The model's side of a re-embedding job: the version's embedder on this machine, and what it makes of texts."""
+"""The model's side of a re-embedding job: the version's embedder on this machine, and what it makes."""
 
 from __future__ import annotations
 
