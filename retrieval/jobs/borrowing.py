@@ -22,6 +22,8 @@ T = TypeVar("T")
 _CALL_S: Final = 120.0
 _PATIENCE_S: Final = 120.0
 _REASON_CHARS: Final = 500
+_PARTS: Final = 8
+"""Of what is missing a worker takes one at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class WorkerLimits:
     """How much a worker takes at a time."""
 
     range_texts: int = 4096
-    """Borrowed together, and embedded in the order of their lengths."""
+    """Borrowed together at most, and embedded in the order of their lengths."""
     slice_texts: int = 256
     """Brought together: what a worker that dies has embedded in vain is at most two slices."""
     lease_s: float = 30.0
@@ -138,7 +140,7 @@ class Borrower:
                 lambda: self._client.list_missing_embeddings(
                     *self._where,
                     worker=self._name,
-                    max_texts=limits.range_texts,
+                    max_texts=self._wish(),
                     lease_s=limits.lease_s,
                     timeout=_CALL_S,
                 )
@@ -151,6 +153,14 @@ class Borrower:
             if part.done:
                 return None
             await asyncio.sleep(limits.poll_s)
+
+    def _wish(self) -> int:
+        """How many texts to ask for: a part of what is missing, so that workers end at about the same time.
+
+        Guided self-scheduling (Polychronopoulos and Kuck 1987). The first range is a slice: nothing is known.
+        """
+        limits = self._limits
+        return min(limits.range_texts, max(limits.slice_texts, self.tally.missing // _PARTS))
 
     async def _renew(self) -> None:
         """Keep what is held, also while a slice takes longer than a lease."""

@@ -21,9 +21,6 @@ from retrieval.jobs.ray_cluster import Share, share_of
 if TYPE_CHECKING:
     from tests.conftest import MakeServer, RealServer
 
-# Ray warns of what it does itself.
-pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*")
-
 SERVING = Recipe(embedder={"kind": "hashing", "dim": 64}, index={"kind": "flat"})
 ANOTHER_SPACE = Recipe(embedder={"kind": "hashing", "dim": 96})
 DOCUMENTS = [
