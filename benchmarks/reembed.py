@@ -1,13 +1,14 @@
-"""Re-embedding jobs beside the raw model on the same texts, in the same run.
+"""Re-embedding jobs beside the raw model on the same texts, and several workers beside one, in the same run.
 
     python -m benchmarks.reembed
-    python -m benchmarks.reembed --cases one-core,two-workers --rounds 5 --json
+    python -m benchmarks.reembed --cases two-workers,ray --rounds 5 --json
 
 A real server lends the texts; ``ragstone reembed`` fills a version's vectors as a user would run it. Each run
 is of a new space (the same model, cut at another length that no text reaches), so that nothing is stored
 already. A job's rate is without its start: less the seconds of the same command for a collection of one text.
-The raw side is one call of ``SentenceTransformer.encode``, which sorts by length, at its better batch size.
-Rounds alternate, and the ratios are medians over the rounds.
+One worker is compared with one call of ``SentenceTransformer.encode``, which sorts by length, at its better
+batch size and with as many threads; two workers are compared with one. Rounds alternate, and the ratios are
+medians over the rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -40,12 +41,14 @@ FIRST_CUT = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One way to run a job, and the threads of the raw model that it stands beside."""
+    """One way to run a job."""
 
     told: str
     options: tuple[str, ...] = ()
     cores: int
     """That the job may use; the server may use all."""
+    beside: str
+    """What stands beside it: the raw model on as many threads, or another case."""
 
 
 @dataclass(slots=True)
@@ -55,20 +58,24 @@ class Measured:
     starts_s: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
-    raw_rates: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    """The rates of what it is compared with."""
 
     @property
     def ratio(self) -> float:
-        """To the raw model."""
-        return median(ours / raw for ours, raw in zip(self.rates, self.raw_rates, strict=True))
+        """To what stands beside it."""
+        return median(ours / theirs for ours, theirs in zip(self.rates, self.beside, strict=True))
 
 
 CORES = len(os.sched_getaffinity(0))
+RAW, ALONE = "raw encode", "one-worker"
 CASES = {
-    "one-core": Case(told="one worker, one core", cores=1),
-    "one-worker": Case(told="one worker", cores=CORES),
-    "two-workers": Case(told="two workers", options=("--workers", "2"), cores=CORES),
-    "ray": Case(told="Ray, two workers", options=("--ray", "local", "--workers", "2"), cores=CORES),
+    "one-core": Case(told="one worker, one core", cores=1, beside=RAW),
+    ALONE: Case(told="one worker", cores=CORES, beside=RAW),
+    "two-workers": Case(told="two workers", options=("--workers", "2"), cores=CORES, beside=ALONE),
+    "ray": Case(
+        told="Ray, two workers", options=("--ray", "local", "--workers", "2"), cores=CORES, beside=ALONE
+    ),
 }
 
 
@@ -82,18 +89,20 @@ def main() -> None:
     texts = [next(stream) for _ in range(options.texts)]
     measured = {name: Measured() for name in options.cases}
     with _stored(texts) as bench:
-        bench.job(
-            MANY, CASES["one-worker"], options.range_texts
-        )  # cuts the documents, warms the disk's cache
+        bench.job(MANY, CASES[ALONE])  # cuts the documents, warms the disk's cache
         for number in range(options.rounds):
-            raw: dict[int, float] = {}
-            for name in options.cases:
+            alone = Measured()
+            if any(CASES[name].beside == ALONE for name in options.cases):
+                _measure(bench, CASES[ALONE], alone)
+            for name, into in measured.items():
                 case = CASES[name]
-                if case.cores not in raw:
-                    raw[case.cores] = encode_rate(model, texts, case.cores)
-                _measure(bench, case, measured[name], options, raw[case.cores])
+                _measure(bench, case, into)
+                into.beside.append(
+                    encode_rate(model, texts, case.cores) if case.beside == RAW else alone.rates[0]
+                )
                 PROGRESS.print(
-                    f"round {number + 1}/{options.rounds}  {case.told}: {measured[name].rates[-1]:,.0f}"
+                    f"round {number + 1}/{options.rounds}  {case.told}: {into.rates[-1]:,.0f} texts/s, "
+                    f"{case.beside}: {into.beside[-1]:,.0f}"
                 )
     _show(options, measured)
 
@@ -104,7 +113,6 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--cases", type=_names, default=tuple(CASES), help=f"some of {','.join(CASES)}")
     parser.add_argument("--texts", type=int, default=1_500, help="texts of a job")
-    parser.add_argument("--range-texts", type=int, default=4_096, help="texts that a worker borrows at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser.parse_args()
@@ -125,7 +133,7 @@ class _Bench:
         self._client = client
         self._cuts = count(FIRST_CUT)
 
-    def job(self, collection: str, case: Case, range_texts: int) -> dict[str, Any]:
+    def job(self, collection: str, case: Case) -> dict[str, Any]:
         """Run a job in a space that is new; its summary."""
         recipe = Recipe(embedder={"kind": "sentence_transformer", "max_tokens": next(self._cuts)})
         version = self._client.create_version(collection, recipe, paused=True).name
@@ -138,9 +146,10 @@ class _Bench:
             "reembed",
             collection,
         ]
-        command += [version, *case.options, "--range-texts", str(range_texts), "--json"]
         with _on_cores(case.cores):
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            done = subprocess.run(
+                [*command, version, *case.options, "--json"], stdout=subprocess.PIPE, check=True
+            )
         summary: dict[str, Any] = json.loads(done.stdout)
         if summary["missing"]:
             raise SystemExit(f"the job left {summary['missing']} texts: {summary}")
@@ -148,13 +157,12 @@ class _Bench:
         return summary
 
 
-def _measure(bench: _Bench, case: Case, into: Measured, options: argparse.Namespace, raw: float) -> None:
-    start_s = bench.job(ONE, case, options.range_texts)["seconds"]
-    job = bench.job(MANY, case, options.range_texts)
+def _measure(bench: _Bench, case: Case, into: Measured) -> None:
+    start_s = bench.job(ONE, case)["seconds"]
+    job = bench.job(MANY, case)
     into.starts_s.append(start_s)
     into.seconds.append(job["seconds"])
     into.rates.append(job["texts"] / (job["seconds"] - start_s))
-    into.raw_rates.append(raw)
 
 
 @contextmanager
@@ -186,14 +194,15 @@ def _on_cores(number: int) -> Iterator[None]:
 def _show(options: argparse.Namespace, measured: dict[str, Measured]) -> None:
     report.show(
         f"Re-embedding of {options.texts:,} texts, medians of {options.rounds} rounds",
-        ("", "threads", "start s", "texts/s", "raw encode", "is"),
+        ("", "cores", "start s", "texts/s", "beside", "texts/s", "is"),
         [
             (
                 CASES[name].told,
                 str(CASES[name].cores),
                 f"{median(one.starts_s):.1f}",
                 f"{median(one.rates):,.0f}",
-                f"{median(one.raw_rates):,.0f}",
+                CASES[name].beside,
+                f"{median(one.beside):,.0f}",
                 f"{one.ratio:.2f} x",
             )
             for name, one in measured.items()
@@ -202,17 +211,9 @@ def _show(options: argparse.Namespace, measured: dict[str, Measured]) -> None:
     )
     if options.json:
         cases = {
-            name: {
-                "threads": CASES[name].cores,
-                "starts_s": one.starts_s,
-                "seconds": one.seconds,
-                "texts_per_s": one.rates,
-                "raw_texts_per_s": one.raw_rates,
-                "ratio": one.ratio,
-            }
-            for name, one in measured.items()
+            name: {**asdict(CASES[name]), **asdict(one), "ratio": one.ratio} for name, one in measured.items()
         }
-        report.print_json({"texts": options.texts, "range_texts": options.range_texts, "cases": cases})
+        report.print_json({"texts": options.texts, "cases": cases})
 
 
 if __name__ == "__main__":

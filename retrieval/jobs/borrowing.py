@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final, TypeVar
 
 import structlog
@@ -24,6 +25,7 @@ _PATIENCE_S: Final = 120.0
 _REASON_CHARS: Final = 500
 _PARTS: Final = 8
 """Of what is missing a worker takes one at a time."""
+_LEAST_TEXTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class WorkerLimits:
     range_texts: int = 4096
     """Borrowed together at most, and embedded in the order of their lengths."""
     slice_texts: int = 256
-    """Brought together: what a worker that dies has embedded in vain is at most two slices."""
+    """Brought together at most: what a worker that dies has embedded in vain is at most two slices."""
     lease_s: float = 30.0
     """Renewed every third of it; so long a dead worker's texts wait for another."""
     poll_s: float = 0.2
@@ -55,6 +57,14 @@ class _Loan:
     space: str
     left: int
     """Texts that were not brought yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some texts of a range: they are embedded and brought together."""
+
+    part: MissingTexts
+    texts: Sequence[MissingText]
 
 
 class Borrower:
@@ -84,10 +94,11 @@ class Borrower:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await _cancelled(self._renewing)
+        self._renewing.cancel()
+        await asyncio.gather(self._renewing, return_exceptions=True)
 
-    async def ranges(self) -> AsyncGenerator[MissingTexts, None]:
-        """Range after range until all of the version is embedded or parked, by whomever.
+    async def slices(self) -> AsyncGenerator[Slice, None]:
+        """Slices of one range after the other, until all of the version is embedded or parked, by whomever.
 
         The next range is borrowed while one is embedded: the model never waits for the server. Raises
         BackendUnavailable when the server stays away.
@@ -96,29 +107,24 @@ class Borrower:
         try:
             while (part := await upcoming) is not None:
                 upcoming = asyncio.create_task(self._borrow())
-                yield part
+                for texts in _cut(part.texts, self._limits.slice_texts):
+                    yield Slice(part, texts)
         finally:
-            await _cancelled(upcoming)
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
 
-    def slices(self, part: MissingTexts) -> Iterator[Sequence[MissingText]]:
-        """All texts of a range, the longest first: little padding, and no long batch at the end."""
-        size = self._limits.slice_texts
-        ordered = sorted(part.texts, key=lambda missing: len(missing.text), reverse=True)
-        return (ordered[start : start + size] for start in range(0, len(ordered), size))
-
-    async def bring(
-        self, part: MissingTexts, texts: Sequence[MissingText], outcomes: Sequence[Outcome]
-    ) -> None:
-        """Store the vectors of some texts of ``part``, and park those that have none. An outcome a text.
+    async def bring(self, some: Slice, outcomes: Sequence[Outcome]) -> None:
+        """Store the vectors of a slice, and park the texts that have none. An outcome a text, in their order.
 
         Raises BackendUnavailable when the server stays away, and what it refuses the vectors with.
         """
-        vectors, refused = _sort(texts, outcomes)
+        vectors, refused = _sort(some.texts, outcomes)
+        lease = some.part.lease
         self.tally.missing = await patiently(
             lambda: self._client.put_embeddings(
                 *self._where,
-                space=part.space,
-                lease=part.lease,
+                space=some.part.space,
+                lease=lease,
                 vectors=vectors,
                 refused=refused,
                 timeout=_CALL_S,
@@ -127,10 +133,10 @@ class Borrower:
         self.tally.texts += len(vectors)
         self.tally.parked += refused.values()
         self._on_progress(self.tally)
-        loan = self._loans[part.lease]
-        loan.left -= len(texts)
+        loan = self._loans[lease]
+        loan.left -= len(some.texts)
         if not loan.left:
-            del self._loans[part.lease]
+            del self._loans[lease]
 
     async def _borrow(self) -> MissingTexts | None:
         """The next range; waits while others hold all that is left. None at the end."""
@@ -157,10 +163,9 @@ class Borrower:
     def _wish(self) -> int:
         """How many texts to ask for: a part of what is missing, so that workers end at about the same time.
 
-        Guided self-scheduling (Polychronopoulos and Kuck 1987). The first range is a slice: nothing is known.
+        Guided self-scheduling (Polychronopoulos and Kuck 1987). The first range is small: nothing is known.
         """
-        limits = self._limits
-        return min(limits.range_texts, max(limits.slice_texts, self.tally.missing // _PARTS))
+        return min(self._limits.range_texts, max(_LEAST_TEXTS, self.tally.missing // _PARTS))
 
     async def _renew(self) -> None:
         """Keep what is held, also while a slice takes longer than a lease."""
@@ -189,6 +194,13 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("the retry loop ends by returning or raising")
 
 
+def _cut(texts: Sequence[MissingText], size: int) -> Iterator[Sequence[MissingText]]:
+    """Two slices or more, the longest texts first: little padding, and no long batch at the end."""
+    size = min(size, ceil(len(texts) / 2))
+    ordered = sorted(texts, key=lambda missing: len(missing.text), reverse=True)
+    return (ordered[start : start + size] for start in range(0, len(ordered), size))
+
+
 def _sort(
     texts: Sequence[MissingText], outcomes: Sequence[Outcome]
 ) -> tuple[dict[bytes, Vectors], dict[bytes, str]]:
@@ -200,8 +212,3 @@ def _sort(
         else:
             vectors[missing.text_hash] = outcome
     return vectors, refused
-
-
-async def _cancelled(task: asyncio.Task[T]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

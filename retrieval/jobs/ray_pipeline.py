@@ -14,9 +14,9 @@ import os
 import pickle
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -33,8 +33,8 @@ from embedders.base import Embedder
 from embedders.refusals import Outcome
 from ragstone import AsyncClient
 from ragstone.errors import BackendUnavailable, RagstoneError
-from ragstone.types import MissingText, MissingTexts
-from retrieval.jobs.borrowing import Borrower, Tally
+from ragstone.types import MissingTexts
+from retrieval.jobs.borrowing import Borrower, Slice, Tally
 from retrieval.jobs.crew import Assignment
 from retrieval.jobs.embedding import embed_slice, open_embedder
 from retrieval.jobs.ray_cluster import Share, fair_share, joined
@@ -86,8 +86,8 @@ class _Pipeline:
         self._share = share
         self._on_progress = on_progress
         self._room = asyncio.Semaphore(_AWAY * assignment.workers)
-        self._away: dict[int, tuple[MissingTexts, Sequence[MissingText]]] = {}
-        """What is in the pipeline: slices by number, with their ranges."""
+        self._away: dict[int, Slice] = {}
+        """What is in the pipeline, by number."""
         self._numbers = count()
 
     async def run(self) -> Tally:
@@ -101,42 +101,40 @@ class _Pipeline:
                 limits=assignment.limits,
                 on_progress=self._on_progress,
             )
-            async with borrower, aclosing(borrower.ranges()) as ranges:
-                first = await anext(ranges, None)
+            async with borrower, aclosing(borrower.slices()) as slices:
+                first = await anext(slices, None)
                 if first is not None:
-                    await self._flow(borrower, first, ranges)
+                    await self._flow(borrower, first, slices)
         return borrower.tally
 
-    async def _flow(
-        self, borrower: Borrower, first: MissingTexts, others: AsyncIterator[MissingTexts]
-    ) -> None:
+    async def _flow(self, borrower: Borrower, first: Slice, others: AsyncIterator[Slice]) -> None:
         feed = Queue(actor_options={"num_cpus": 0})
         await feed.put_async(_BEGIN)
-        embedded = _embedded(feed, first, self._assignment.workers, self._share)
+        embedded = _embedded(feed, first.part, self._assignment.workers, self._share)
         try:
             async with asyncio.TaskGroup() as ends:
-                ends.create_task(self._collect(borrower, embedded))
-                await self._send(borrower, first, feed)
-                async for part in others:
-                    await self._send(borrower, part, feed)
+                ends.create_task(self._collect(borrower, embedded, feed))
+                await self._send(first, feed)
+                async for some in others:
+                    await self._send(some, feed)
                 await feed.put_async(None)
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
 
-    async def _send(self, borrower: Borrower, part: MissingTexts, feed: Queue) -> None:
-        for texts in borrower.slices(part):
-            await self._room.acquire()
-            number = next(self._numbers)
-            self._away[number] = part, texts
-            await feed.put_async({"slice": number, "texts": [missing.text for missing in texts]})
+    async def _send(self, some: Slice, feed: Queue) -> None:
+        await self._room.acquire()
+        number = next(self._numbers)
+        self._away[number] = some
+        await feed.put_async({"slice": number, "texts": [missing.text for missing in some.texts]})
 
-    async def _collect(self, borrower: Borrower, embedded: Dataset) -> None:
-        async for row in _rows(embedded):
-            if row["error"] is not None:
-                raise pickle.loads(row["error"])
-            part, texts = self._away.pop(row["slice"])
-            await borrower.bring(part, texts, _outcomes(row, part.dim))
-            self._room.release()
+    async def _collect(self, borrower: Borrower, embedded: Dataset, feed: Queue) -> None:
+        async with aclosing(_rows(embedded, feed)) as rows:
+            async for row in rows:
+                if row["error"] is not None:
+                    raise pickle.loads(row["error"])
+                some = self._away.pop(row["slice"])
+                await borrower.bring(some, _outcomes(row, some.part.dim))
+                self._room.release()
 
 
 # -- the stages ------------------------------------------------------------------------------------
@@ -230,30 +228,33 @@ def _outcomes(row: Mapping[str, Any], dim: int) -> list[Outcome]:
     return [next(vectors) if reason is None else reason for reason in row["refused"]]
 
 
-async def _rows(dataset: Dataset) -> AsyncIterator[dict[str, Any]]:
+async def _rows(dataset: Dataset, feed: Queue) -> AsyncGenerator[dict[str, Any], None]:
     """What comes out of a dataset, as it comes. Raises BackendUnavailable when Ray gives up.
 
-    Ray's iterators block, hence the thread. Nobody waits for it when the job is broken off: it is a daemon.
+    Ray's iterators block, hence the thread. It ends with ``feed``, and must end before Ray does: whatever it
+    called afterwards would start another Ray.
     """
     loop = asyncio.get_running_loop()
     out: asyncio.Queue[pa.Table | Exception | None] = asyncio.Queue()
 
     def drain() -> None:
         end: Exception | None = None
-        with suppress(RuntimeError):  # the loop is closed, so nobody listens
-            try:
-                # Nothing may be held back: the last slices must come out before the end can be known.
-                for table in dataset.iter_batches(
-                    batch_size=None, batch_format="pyarrow", prefetch_batches=0
-                ):
-                    loop.call_soon_threadsafe(out.put_nowait, table)
-            except Exception as exc:  # noqa: BLE001 - Ray raises many kinds, its callers get one
-                end = exc
-            loop.call_soon_threadsafe(out.put_nowait, end)
+        try:
+            # Nothing may be held back: the last slices must come out before the end can be known.
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                loop.call_soon_threadsafe(out.put_nowait, table)
+        except Exception as exc:  # noqa: BLE001 - Ray raises many kinds, its callers get one
+            end = exc
+        loop.call_soon_threadsafe(out.put_nowait, end)
 
-    threading.Thread(target=drain, daemon=True, name="ray-results").start()
-    while (table := await out.get()) is not None:
-        if isinstance(table, Exception):
-            raise BackendUnavailable(f"Ray gave the job up: {table}") from table
-        for row in table.to_pylist():
-            yield row
+    thread = threading.Thread(target=drain, name="ray-results")
+    thread.start()
+    try:
+        while (table := await out.get()) is not None:
+            if isinstance(table, Exception):
+                raise BackendUnavailable(f"Ray gave the job up: {table}") from table
+            for row in table.to_pylist():
+                yield row
+    finally:
+        feed.shutdown(force=True)
+        thread.join()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Final
 
 from embedders.base import Embedder
 from ragstone import AsyncClient
-from ragstone.types import MissingText, MissingTexts
-from retrieval.jobs.borrowing import Borrower, Tally, WorkerLimits
+from retrieval.jobs.borrowing import Borrower, Slice, Tally, WorkerLimits
 from retrieval.jobs.embedding import embed_slice, open_embedder
 
 _LANES: Final = 2
@@ -33,7 +32,6 @@ class Worker:
         self._borrower = Borrower(
             client, collection, version, name=name, limits=limits or WorkerLimits(), on_progress=on_progress
         )
-        self._embedder: Embedder | None = None
 
     async def run(self) -> Tally:
         """Embed what nobody else does, until all of the version is embedded or parked.
@@ -42,29 +40,33 @@ class Worker:
         one of the version's space, BackendUnavailable when the server or the model stays away, and what the
         embedder raises when it is opened.
         """
-        try:
-            async with self._borrower, aclosing(self._borrower.ranges()) as ranges:
-                async for part in ranges:
-                    await self._embed(part)
-        finally:
-            if self._embedder is not None:
-                await self._embedder.close()
+        async with self._borrower, aclosing(self._borrower.slices()) as slices:
+            first = await anext(slices, None)
+            if first is not None:
+                embedder = await open_embedder(first.part.space, first.part.embedder)
+                try:
+                    await self._embed(embedder, first, slices)
+                finally:
+                    await embedder.close()
         return self._borrower.tally
 
-    async def _embed(self, part: MissingTexts) -> None:
-        if self._embedder is None:
-            self._embedder = await open_embedder(part.space, part.embedder)
-        slices = self._borrower.slices(part)
+    async def _embed(self, embedder: Embedder, first: Slice, others: AsyncIterator[Slice]) -> None:
+        turn = asyncio.Lock()
+
+        async def next_slice() -> Slice | None:
+            async with turn:
+                return await anext(others, None)
+
+        async def lane(some: Slice | None) -> None:
+            while some is not None:
+                outcomes = await embed_slice(embedder, [missing.text for missing in some.texts])
+                await self._borrower.bring(some, outcomes)
+                some = await next_slice()
+
         try:
             async with asyncio.TaskGroup() as lanes:
-                for _ in range(_LANES):
-                    lanes.create_task(self._embed_slices(part, self._embedder, slices))
+                lanes.create_task(lane(first))
+                for _ in range(_LANES - 1):
+                    lanes.create_task(lane(await next_slice()))
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
-
-    async def _embed_slices(
-        self, part: MissingTexts, embedder: Embedder, slices: Iterator[Sequence[MissingText]]
-    ) -> None:
-        for some in slices:
-            outcomes = await embed_slice(embedder, [missing.text for missing in some])
-            await self._borrower.bring(part, some, outcomes)
