@@ -65,15 +65,15 @@ def _text_part(options: argparse.Namespace) -> dict[str, Any]:
     model = minilm()
     ours: list[float] = []
     raw: dict[int, list[float]] = {1: [], os.cpu_count() or 1: []}
-    passages = _passages(model.tokenizer)
+    stream = passages(model.tokenizer)
     with _server() as address, Client(address) as client:
         client.create_collection(COLLECTION)
-        _import(client, [next(passages) for _ in range(options.passages // 4)], first=-options.passages)
+        _import(client, [next(stream) for _ in range(options.passages // 4)], first=-options.passages)
         for number in range(options.rounds):
-            texts = [next(passages) for _ in range(options.passages)]
+            texts = [next(stream) for _ in range(options.passages)]
             ours.append(_import(client, texts, first=number * options.passages))
             for threads, rates in raw.items():
-                rates.append(_encode(model, texts, threads))
+                rates.append(encode_rate(model, texts, threads))
             PROGRESS.print(
                 f"round {number + 1}/{options.rounds}  ragstone: {ours[-1]:,.0f} chunks/s, raw encode: "
                 + ", ".join(f"{rates[-1]:,.0f}" for rates in raw.values())
@@ -81,7 +81,7 @@ def _text_part(options: argparse.Namespace) -> dict[str, Any]:
     return _text_figures(options, median(ours), {threads: median(rates) for threads, rates in raw.items()})
 
 
-def _passages(tokenizer: Any) -> Iterator[str]:
+def passages(tokenizer: Any) -> Iterator[str]:
     """Passages without end, each of one chunk, each different from every other."""
     chance = random.Random(11)
     pool = sentences(POOL)
@@ -102,7 +102,8 @@ def _import(client: Client, texts: Sequence[str], *, first: int) -> float:
     return len(texts) / seconds
 
 
-def _encode(model: Any, texts: Sequence[str], threads: int) -> float:
+def encode_rate(model: Any, texts: Sequence[str], threads: int) -> float:
+    """Texts a second through ``encode``, which sorts by length, on so many threads; the better batch size."""
     import torch
 
     torch.set_num_threads(threads)

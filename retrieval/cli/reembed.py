@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from ragstone.errors import NotFound
+from ragstone.errors import FailedPrecondition, NotFound
 from ragstone.types import ParkedText, Version
 from retrieval.cli import output
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect, shows_progress
+from retrieval.jobs.borrowing import Tally, WorkerLimits
 from retrieval.jobs.crew import Assignment, Crew
-from retrieval.jobs.reembedding import Tally, WorkerLimits
 
 DEFAULTS: Final = WorkerLimits()
+Job: TypeAlias = Callable[[Callable[[Tally], None]], Tally]
+"""Does the work, and reports on its way to what it is given."""
 UNFINISHED: Final = ("building", "catching_up", "paused", "failed")
 
 
@@ -62,6 +64,21 @@ def reembed(
         str | None, typer.Option("--to", metavar="SPACE", help="The version in this embedding space.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Processes that embed.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Work as actors of the Ray cluster there; `local` starts a Ray here."
+        ),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="X",
+            show_default="1 where the cluster has any",
+            help="GPUs for each worker, with --ray; may be a fraction.",
+        ),
+    ] = None,
     range_texts: Annotated[
         int, typer.Option(min=1, max=65_536, metavar="N", help="Texts that a worker borrows at a time.")
     ] = DEFAULTS.range_texts,
@@ -78,14 +95,17 @@ def reembed(
 
     Can be run on several machines at once, stopped, and run again: each distinct text is embedded once.
     """
+    if gpus_per_worker is not None and ray is None:
+        raise typer.BadParameter("goes with --ray", param_hint="--gpus-per-worker")
     with connect(server) as client:
         chosen = choose(client.versions(collection), collection, name=version, space=to)
     limits = WorkerLimits(range_texts=range_texts, lease_s=lease_s)
     assignment = Assignment(
         server=server, collection=collection, version=chosen.name, workers=workers, limits=limits
     )
+    job = _crew(assignment) if ray is None else _ray_job(assignment, ray, gpus_per_worker)
     started = time.perf_counter()
-    tally = _run_with_progress(assignment)
+    tally = _run_with_progress(job, assignment.version)
     seconds = time.perf_counter() - started
     with connect(server) as client:
         chosen = client.get_version(collection, chosen.name)
@@ -93,13 +113,14 @@ def reembed(
 
 
 def choose(versions: Sequence[Version], collection: str, *, name: str | None, space: str | None) -> Version:
-    """The newest version of that name, in that space; without either, the newest that is unfinished.
+    """The newest version of that name, in that space, one that is unfinished before others; without name and
+    space only an unfinished one.
 
     Raises NotFound where there is none.
     """
-    fitting = [found for found in versions if name in (None, found.name) and space in (None, found.space)]
-    if name is None and space is None:
-        fitting = [found for found in versions if found.state in UNFINISHED]
+    named = [found for found in versions if name in (None, found.name) and space in (None, found.space)]
+    unfinished = [found for found in named if found.state in UNFINISHED]
+    fitting = unfinished if (name or space) is None else unfinished or named
     if not fitting:
         what = " ".join(part for part in (name, space and f"in the space {space}") if part)
         raise NotFound(
@@ -108,18 +129,31 @@ def choose(versions: Sequence[Version], collection: str, *, name: str | None, sp
     return fitting[-1]
 
 
-def _run_with_progress(assignment: Assignment) -> Tally:
+def _crew(assignment: Assignment) -> Job:
+    return lambda on_progress: Crew(assignment, on_progress=on_progress, on_death=_tell_death).run()
+
+
+def _ray_job(assignment: Assignment, address: str, gpus_per_worker: float | None) -> Job:
+    """Raises FailedPrecondition where Ray is not installed."""
+    try:
+        from retrieval.jobs import ray_pipeline
+    except ModuleNotFoundError as exc:
+        raise FailedPrecondition(
+            f"--ray needs the package {exc.name!r}: pip install 'ragstone-server[ray]'"
+        ) from exc
+    return lambda on_progress: ray_pipeline.run(
+        assignment, address=address, gpus_per_worker=gpus_per_worker, on_progress=on_progress
+    )
+
+
+def _run_with_progress(job: Job, title: str) -> Tally:
     said = (TextColumn("{task.description}"), TextColumn("{task.fields[pace]}"))
     columns = (SpinnerColumn(), said[0], BarColumn(), TaskProgressColumn(), said[1])
     console = output.stderr()
     with Progress(*columns, console=console, transient=True, disable=not shows_progress()) as bar:
-        task = bar.add_task(assignment.version, total=None, pace="")
+        task = bar.add_task(title, total=None, pace="")
         try:
-            return Crew(
-                assignment,
-                on_progress=lambda tally: bar.update(task, **look(tally, bar.tasks[0].speed)),
-                on_death=_tell_death,
-            ).run()
+            return job(lambda tally: bar.update(task, **look(tally, bar.tasks[0].speed)))
         except KeyboardInterrupt:
             bar.stop()
             typer.echo("ragstone: stopped; what was embedded is stored, run it again to go on", err=True)

@@ -15,7 +15,8 @@ from typing import Final
 
 from ragstone import AsyncClient
 from ragstone.errors import BackendUnavailable, RagstoneError
-from retrieval.jobs.reembedding import Tally, Worker, WorkerLimits
+from retrieval.jobs.borrowing import Tally, WorkerLimits
+from retrieval.jobs.reembedding import Worker
 from retrieval.telemetry import configure_logging
 
 _DEATHS: Final = 10

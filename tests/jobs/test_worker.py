@@ -15,7 +15,8 @@ from ragstone import AsyncClient, Document, Recipe
 from ragstone.errors import Internal, InvalidArgument, SpaceMismatch
 from retrieval.api.server import Server, ServerOptions
 from retrieval.config import Settings
-from retrieval.jobs.reembedding import Worker, WorkerLimits
+from retrieval.jobs.borrowing import WorkerLimits
+from retrieval.jobs.reembedding import Worker
 from retrieval.telemetry import Metrics
 from retrieval.wiring import build
 
