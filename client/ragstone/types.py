@@ -167,7 +167,7 @@ Options: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What an index version pins. Each section is a table with a ``kind`` and its options.
+    """What an index version pins. Each section but ``gates`` is a table with a ``kind`` and its options.
 
     Left-out sections and options take the server's defaults; the server refuses unknown ones.
     """
@@ -178,6 +178,8 @@ class Recipe:
     lexical: Options = field(default_factory=dict)
     fusion: Options = field(default_factory=dict)
     reranker: Options = field(default_factory=dict)
+    gates: Options = field(default_factory=dict)
+    """Limits that a version has to keep before it may serve. It has no ``kind``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +208,16 @@ class Gate:
     value: float
     limit: float
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionEvent:
+    """Something that happened to a version: ``event`` is the state that it came into."""
+
+    event: str
+    at: datetime
+    detail: Options = field(default_factory=dict)
+    """``reason``; ``gates`` as measured; of a promotion if it was ``forced``, and ``instead_of`` which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +300,81 @@ class Version:
     """Texts that re-embedding jobs could not embed, since the server started; at most the first 100."""
     traffic: Traffic | None = None
     """Given once it was sent a share of the live searches, until it serves."""
+    history: tuple[VersionEvent, ...] = ()
+    """What happened to it, oldest first; only where versions are asked for, not within a collection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenQuery:
+    """A query, and the documents that answer it: document id -> grade, 1 and up."""
+
+    text: str
+    relevant: Mapping[str, int] = field(default_factory=dict)
+    id: str = ""
+    """Left out, its place among the others, from 1."""
+
+
+class QuerySource(StrEnum):
+    """Where the queries of a comparison came from."""
+
+    GIVEN = "given"
+    RECORDED = "recorded"
+    """A sample of what clients asked since the server started."""
+    GOLDEN = "golden"
+    CHUNKS = "chunks"
+    """The texts of some chunks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean, and where it lies with 95% confidence."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredVersion:
+    """How one of two versions answered the queries of a comparison."""
+
+    version: str
+    failed: int
+    """Queries that it did not answer, or only with a part of its legs; they have no latency."""
+    p50_ms: float
+    p95_ms: float
+    ndcg: float | None = None
+    """Mean nDCG@10 over the judged queries; ``None`` without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two versions that were asked the same queries, one query at a time, by turns.
+
+    Rankings are of documents, each where its best chunk is: the versions may cut them differently.
+    """
+
+    a: MeasuredVersion
+    b: MeasuredVersion
+    source: QuerySource
+    queries: int
+    """Those that both were asked."""
+    skipped: int
+    """Those that one of them cannot be asked: a vector of another space, a text where there is no model."""
+    overlap: float
+    """The share of the first ten documents that both have: its mean over the queries."""
+    rank_biased_overlap: float
+    judged: int = 0
+    """Those of the queries whose relevant documents are known."""
+    ndcg_delta: Interval | None = None
+    """nDCG@10 of ``b`` less that of ``a``, over the judged queries; ``None`` without any."""
+
+    @property
+    def better(self) -> str:
+        """The version whose nDCG@10 is higher with 95% confidence; empty where that cannot be said."""
+        if self.ndcg_delta is None or self.ndcg_delta.low <= 0 <= self.ndcg_delta.high:
+            return ""
+        return self.b.version if self.ndcg_delta.mean > 0 else self.a.version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

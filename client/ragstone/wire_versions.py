@@ -1,4 +1,4 @@
-"""Recipes, versions and collections <-> protobuf, pure; as ``wire`` does for the other values.
+"""Recipes, versions, collections and what is measured of them <-> protobuf, pure; as ``wire`` for the rest.
 
 The numbers of recipes and stats travel as doubles: whole ones come back as ``int``.
 """
@@ -8,19 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ragstone.fields import decode_options, decode_time, encode_options, encode_time
+from ragstone.fields import build, decode_options, decode_time, encode_options, encode_time
 from ragstone.types import (
     Collection,
+    Comparison,
     Gate,
+    GoldenQuery,
+    Interval,
     Latency,
+    MeasuredVersion,
     MissingText,
     MissingTexts,
     ParkedText,
     Progress,
+    QuerySource,
     RebuildPlan,
     Recipe,
     Traffic,
     Version,
+    VersionEvent,
 )
 from ragstone.v1 import collections_pb2, values_pb2, versions_pb2
 
@@ -30,6 +36,10 @@ _STATES: Final[Mapping[str, Any]] = {  # to what the generated code takes for it
     if number
 }
 _STATE_OF: Final[Mapping[int, str]] = {number: state for state, number in _STATES.items()}
+SOURCES: Final[Mapping[Any, Any]] = {
+    source: values_pb2.QuerySource.Value(f"QUERY_SOURCE_{source.name}") for source in QuerySource
+}
+_SOURCE_OF: Final[Mapping[int, QuerySource]] = {SOURCES[source]: source for source in QuerySource}
 
 
 def encode_recipe(recipe: Recipe, at: str = "recipe.") -> values_pb2.Recipe:
@@ -43,7 +53,7 @@ def decode_recipe(message: values_pb2.Recipe) -> Recipe:
     return Recipe(**{name: decode_options(getattr(message, name)) for name in _SECTIONS})
 
 
-_SECTIONS: Final = ("embedder", "chunker", "index", "lexical", "fusion", "reranker")
+_SECTIONS: Final = ("embedder", "chunker", "index", "lexical", "fusion", "reranker", "gates")
 
 
 def encode_version(version: Version) -> values_pb2.Version:
@@ -65,6 +75,12 @@ def encode_version(version: Version) -> values_pb2.Version:
             values_pb2.ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in version.parked
         ],
         traffic=None if version.traffic is None else _encode_traffic(version.traffic),
+        history=[
+            values_pb2.VersionEvent(
+                event=past.event, at=encode_time(past.at), detail=encode_options(past.detail, "detail")
+            )
+            for past in version.history
+        ],
     )
 
 
@@ -85,6 +101,10 @@ def decode_version(message: values_pb2.Version) -> Version:
         gates=tuple(map(_decode_gate, message.gates)),
         parked=tuple(ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in message.parked),
         traffic=_decode_traffic(message.traffic) if message.HasField("traffic") else None,
+        history=tuple(
+            VersionEvent(event=past.event, at=decode_time(past.at), detail=decode_options(past.detail))
+            for past in message.history
+        ),
     )
 
 
@@ -177,6 +197,72 @@ def _decode_latency(message: values_pb2.Latency) -> Latency:
         p95_ms=message.p95_ms,
         serving_p50_ms=message.serving_p50_ms if message.HasField("serving_p50_ms") else None,
         serving_p95_ms=message.serving_p95_ms if message.HasField("serving_p95_ms") else None,
+    )
+
+
+def encode_golden_query(query: GoldenQuery, at: str = "query.") -> values_pb2.GoldenQuery:
+    """A golden query. Raises InvalidArgument under the path ``at``."""
+    return build(values_pb2.GoldenQuery, at, id=query.id, text=query.text, relevant=query.relevant)
+
+
+def decode_golden_query(message: values_pb2.GoldenQuery) -> GoldenQuery:
+    """The reverse of ``encode_golden_query``; the wire keeps no order of the relevant documents."""
+    return GoldenQuery(id=message.id, text=message.text, relevant=dict(sorted(message.relevant.items())))
+
+
+def decode_source(number: int) -> QuerySource | None:
+    """Where queries come from; unset is ``None``."""
+    return _SOURCE_OF.get(number)
+
+
+def encode_comparison(comparison: Comparison) -> values_pb2.Comparison:
+    """Two versions that were asked the same queries."""
+    delta = comparison.ndcg_delta
+    return values_pb2.Comparison(
+        a=_encode_measured(comparison.a),
+        b=_encode_measured(comparison.b),
+        source=SOURCES[comparison.source],
+        ndcg_delta=None
+        if delta is None
+        else values_pb2.Interval(mean=delta.mean, low=delta.low, high=delta.high),
+        **{name: getattr(comparison, name) for name in _COMPARISON},
+    )
+
+
+def decode_comparison(message: values_pb2.Comparison) -> Comparison:
+    """The reverse of ``encode_comparison``; a source that this version does not know is ``given``."""
+    delta = message.ndcg_delta
+    return Comparison(
+        a=_decode_measured(message.a),
+        b=_decode_measured(message.b),
+        source=_SOURCE_OF.get(message.source, QuerySource.GIVEN),
+        ndcg_delta=Interval(mean=delta.mean, low=delta.low, high=delta.high)
+        if message.HasField("ndcg_delta")
+        else None,
+        **{name: getattr(message, name) for name in _COMPARISON},
+    )
+
+
+_COMPARISON: Final = ("queries", "skipped", "overlap", "rank_biased_overlap", "judged")
+
+
+def _encode_measured(measured: MeasuredVersion) -> values_pb2.MeasuredVersion:
+    return values_pb2.MeasuredVersion(
+        version=measured.version,
+        failed=measured.failed,
+        p50_ms=measured.p50_ms,
+        p95_ms=measured.p95_ms,
+        ndcg=measured.ndcg,
+    )
+
+
+def _decode_measured(message: values_pb2.MeasuredVersion) -> MeasuredVersion:
+    return MeasuredVersion(
+        version=message.version,
+        failed=message.failed,
+        p50_ms=message.p50_ms,
+        p95_ms=message.p95_ms,
+        ndcg=message.ndcg if message.HasField("ndcg") else None,
     )
 
 

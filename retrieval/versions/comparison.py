@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import ir_measures
@@ -11,7 +10,7 @@ import numpy as np
 from ir_measures import nDCG
 from scipy.stats import bootstrap
 
-from ragstone.types import Hit
+from ragstone.types import Hit, Interval
 
 K: Final = 10
 _PERSISTENCE: Final = 0.9
@@ -68,15 +67,6 @@ def ndcg(ranking: Sequence[str], relevant: Mapping[str, int]) -> float:
     return float(ir_measures.calc_aggregate([nDCG @ K], qrels, run)[nDCG @ K])
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean, and where it lies with 95% confidence."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def paired_bootstrap(differences: Sequence[float], *, seed: int = 0) -> Interval:
     """The mean of paired differences with its percentile bootstrap interval (Efron and Tibshirani 1993).
 
@@ -85,8 +75,8 @@ def paired_bootstrap(differences: Sequence[float], *, seed: int = 0) -> Interval
     values = np.asarray(differences, np.float64)
     mean = float(values.mean()) if len(values) else 0.0
     if len(values) < 2 or np.ptp(values) == 0:
-        return Interval(mean, mean, mean)
+        return Interval(mean=mean, low=mean, high=mean)
     interval = bootstrap(
         (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
     ).confidence_interval
-    return Interval(mean, float(interval.low), float(interval.high))
+    return Interval(mean=mean, low=float(interval.low), high=float(interval.high))

@@ -14,21 +14,26 @@ from ragstone.fields import decode_metadata, decode_options, encode_options
 from ragstone.types import (
     Citation,
     Collection,
+    Comparison,
     Contexts,
     Document,
     Done,
     FinishReason,
     Fusion,
     Gate,
+    GoldenQuery,
     Hit,
+    Interval,
     Latency,
     LegScore,
+    MeasuredVersion,
     MissingText,
     MissingTexts,
     Mode,
     ParkedText,
     Progress,
     Query,
+    QuerySource,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -37,6 +42,7 @@ from ragstone.types import (
     Traffic,
     Usage,
     Version,
+    VersionEvent,
     WriteResult,
 )
 from ragstone.v1 import documents_pb2, retrieval_pb2
@@ -158,6 +164,7 @@ recipes = st.builds(
     lexical=options,
     fusion=options,
     reranker=options,
+    gates=options,
 )
 progress = st.builds(
     Progress,
@@ -211,6 +218,25 @@ versions = st.builds(
     gates=st.lists(gates, max_size=2).map(tuple),
     parked=st.lists(st.builds(ParkedText, chunk_id=text, reason=text), max_size=2).map(tuple),
     traffic=st.none() | traffic,
+    history=st.lists(st.builds(VersionEvent, event=text, at=moments, detail=options), max_size=2).map(tuple),
+)
+golden_queries = st.builds(
+    GoldenQuery, id=text, text=text, relevant=st.dictionaries(text, ints32, max_size=3)
+)
+measured = st.builds(
+    MeasuredVersion, version=text, failed=ints32, p50_ms=floats, p95_ms=floats, ndcg=st.none() | floats
+)
+comparisons = st.builds(
+    Comparison,
+    a=measured,
+    b=measured,
+    source=st.sampled_from(QuerySource),
+    queries=ints32,
+    skipped=ints32,
+    overlap=floats,
+    rank_biased_overlap=floats,
+    judged=ints32,
+    ndcg_delta=st.none() | st.builds(Interval, mean=floats, low=floats, high=floats),
 )
 plans = st.builds(
     RebuildPlan,
@@ -301,6 +327,18 @@ def test_collections_with_their_version_and_recipe(collection: Collection) -> No
 @given(versions)
 def test_versions_with_their_progress_gates_and_traffic(version: Version) -> None:
     assert wire_versions.decode_version(through_bytes(wire_versions.encode_version(version))) == version
+
+
+@given(golden_queries)
+def test_golden_queries(query: GoldenQuery) -> None:
+    message = through_bytes(wire_versions.encode_golden_query(query))
+    assert wire_versions.decode_golden_query(message) == query
+
+
+@given(comparisons)
+def test_comparisons_of_versions(comparison: Comparison) -> None:
+    message = through_bytes(wire_versions.encode_comparison(comparison))
+    assert wire_versions.decode_comparison(message) == comparison
 
 
 @given(plans)

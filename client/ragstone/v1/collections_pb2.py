@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ragstone.v1 import values_pb2 as ragstone_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dragstone/v1/collections.proto\x12\x0bragstone.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18ragstone/v1/values.proto\"\xa1\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07serving\x18\x02 \x01(\x0b\x32\x14.ragstone.v1.Version\x12\x11\n\tdocuments\x18\x03 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x03\x12\x0b\n\x03seq\x18\x05 \x01(\x03\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x17\x43reateCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12#\n\x06recipe\x18\x02 \x01(\x0b\x32\x13.ragstone.v1.Recipe\"G\n\x18\x43reateCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.ragstone.v1.Collection\"G\n\x14GetCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"D\n\x15GetCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.ragstone.v1.Collection\"\x18\n\x16ListCollectionsRequest\"G\n\x17ListCollectionsResponse\x12,\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x17.ragstone.v1.Collection\"J\n\x17\x44\x65leteCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"\x1a\n\x18\x44\x65leteCollectionResponse\"K\n\x18\x43ompactCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"H\n\x19\x43ompactCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.ragstone.v1.Collection2\xf8\x03\n\x0b\x43ollections\x12_\n\x10\x43reateCollection\x12$.ragstone.v1.CreateCollectionRequest\x1a%.ragstone.v1.CreateCollectionResponse\x12[\n\rGetCollection\x12!.ragstone.v1.GetCollectionRequest\x1a\".ragstone.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12\x61\n\x0fListCollections\x12#.ragstone.v1.ListCollectionsRequest\x1a$.ragstone.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12_\n\x10\x44\x65leteCollection\x12$.ragstone.v1.DeleteCollectionRequest\x1a%.ragstone.v1.DeleteCollectionResponse\x12g\n\x11\x43ompactCollection\x12%.ragstone.v1.CompactCollectionRequest\x1a&.ragstone.v1.CompactCollectionResponse\"\x03\x90\x02\x02\x42\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe9\x07z\x1b\x62uf/validate/validate.proto')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dragstone/v1/collections.proto\x12\x0bragstone.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18ragstone/v1/values.proto\"\xa1\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07serving\x18\x02 \x01(\x0b\x32\x14.ragstone.v1.Version\x12\x11\n\tdocuments\x18\x03 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x03\x12\x0b\n\x03seq\x18\x05 \x01(\x03\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x17\x43reateCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12#\n\x06recipe\x18\x02 \x01(\x0b\x32\x13.ragstone.v1.Recipe\"G\n\x18\x43reateCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.ragstone.v1.Collection\"G\n\x14GetCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"D\n\x15GetCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.ragstone.v1.Collection\"\x18\n\x16ListCollectionsRequest\"G\n\x17ListCollectionsResponse\x12,\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x17.ragstone.v1.Collection\"J\n\x17\x44\x65leteCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"\x1a\n\x18\x44\x65leteCollectionResponse\"K\n\x18\x43ompactCollectionRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"H\n\x19\x43ompactCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.ragstone.v1.Collection\"\xe6\x01\n\x17SetGoldenQueriesRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x99\x01\n\x07queries\x18\x02 \x03(\x0b\x32\x18.ragstone.v1.GoldenQueryBn\xbaHk\x92\x01h\x10\xd0\x0f\"c\xba\x01`\n\x0fgolden.relevant\x12\x33\x61 golden query needs at least one relevant document\x1a\x18this.relevant.size() > 0\"\x1a\n\x18SetGoldenQueriesResponse\"J\n\x17GetGoldenQueriesRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"E\n\x18GetGoldenQueriesResponse\x12)\n\x07queries\x18\x01 \x03(\x0b\x32\x18.ragstone.v1.GoldenQuery2\xc4\x05\n\x0b\x43ollections\x12_\n\x10\x43reateCollection\x12$.ragstone.v1.CreateCollectionRequest\x1a%.ragstone.v1.CreateCollectionResponse\x12[\n\rGetCollection\x12!.ragstone.v1.GetCollectionRequest\x1a\".ragstone.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12\x61\n\x0fListCollections\x12#.ragstone.v1.ListCollectionsRequest\x1a$.ragstone.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12_\n\x10\x44\x65leteCollection\x12$.ragstone.v1.DeleteCollectionRequest\x1a%.ragstone.v1.DeleteCollectionResponse\x12g\n\x11\x43ompactCollection\x12%.ragstone.v1.CompactCollectionRequest\x1a&.ragstone.v1.CompactCollectionResponse\"\x03\x90\x02\x02\x12\x64\n\x10SetGoldenQueries\x12$.ragstone.v1.SetGoldenQueriesRequest\x1a%.ragstone.v1.SetGoldenQueriesResponse\"\x03\x90\x02\x02\x12\x64\n\x10GetGoldenQueries\x12$.ragstone.v1.GetGoldenQueriesRequest\x1a%.ragstone.v1.GetGoldenQueriesResponse\"\x03\x90\x02\x01\x42\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe9\x07z\x1b\x62uf/validate/validate.proto')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,12 +42,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETECOLLECTIONREQUEST'].fields_by_name['name']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
   _globals['_COMPACTCOLLECTIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_COMPACTCOLLECTIONREQUEST'].fields_by_name['name']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
+  _globals['_SETGOLDENQUERIESREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_SETGOLDENQUERIESREQUEST'].fields_by_name['name']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
+  _globals['_SETGOLDENQUERIESREQUEST'].fields_by_name['queries']._loaded_options = None
+  _globals['_SETGOLDENQUERIESREQUEST'].fields_by_name['queries']._serialized_options = b'\272Hk\222\001h\020\320\017\"c\272\001`\n\017golden.relevant\0223a golden query needs at least one relevant document\032\030this.relevant.size() > 0'
+  _globals['_GETGOLDENQUERIESREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETGOLDENQUERIESREQUEST'].fields_by_name['name']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
   _globals['_COLLECTIONS'].methods_by_name['GetCollection']._loaded_options = None
   _globals['_COLLECTIONS'].methods_by_name['GetCollection']._serialized_options = b'\220\002\001'
   _globals['_COLLECTIONS'].methods_by_name['ListCollections']._loaded_options = None
   _globals['_COLLECTIONS'].methods_by_name['ListCollections']._serialized_options = b'\220\002\001'
   _globals['_COLLECTIONS'].methods_by_name['CompactCollection']._loaded_options = None
   _globals['_COLLECTIONS'].methods_by_name['CompactCollection']._serialized_options = b'\220\002\002'
+  _globals['_COLLECTIONS'].methods_by_name['SetGoldenQueries']._loaded_options = None
+  _globals['_COLLECTIONS'].methods_by_name['SetGoldenQueries']._serialized_options = b'\220\002\002'
+  _globals['_COLLECTIONS'].methods_by_name['GetGoldenQueries']._loaded_options = None
+  _globals['_COLLECTIONS'].methods_by_name['GetGoldenQueries']._serialized_options = b'\220\002\001'
   _globals['_COLLECTION']._serialized_start=106
   _globals['_COLLECTION']._serialized_end=267
   _globals['_CREATECOLLECTIONREQUEST']._serialized_start=269
@@ -70,6 +80,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPACTCOLLECTIONREQUEST']._serialized_end=876
   _globals['_COMPACTCOLLECTIONRESPONSE']._serialized_start=878
   _globals['_COMPACTCOLLECTIONRESPONSE']._serialized_end=950
-  _globals['_COLLECTIONS']._serialized_start=953
-  _globals['_COLLECTIONS']._serialized_end=1457
+  _globals['_SETGOLDENQUERIESREQUEST']._serialized_start=953
+  _globals['_SETGOLDENQUERIESREQUEST']._serialized_end=1183
+  _globals['_SETGOLDENQUERIESRESPONSE']._serialized_start=1185
+  _globals['_SETGOLDENQUERIESRESPONSE']._serialized_end=1211
+  _globals['_GETGOLDENQUERIESREQUEST']._serialized_start=1213
+  _globals['_GETGOLDENQUERIESREQUEST']._serialized_end=1287
+  _globals['_GETGOLDENQUERIESRESPONSE']._serialized_start=1289
+  _globals['_GETGOLDENQUERIESRESPONSE']._serialized_end=1358
+  _globals['_COLLECTIONS']._serialized_start=1361
+  _globals['_COLLECTIONS']._serialized_end=2069
 # @@protoc_insertion_point(module_scope)

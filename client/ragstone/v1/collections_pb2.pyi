@@ -83,3 +83,27 @@ class CompactCollectionResponse(_message.Message):
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     collection: Collection
     def __init__(self, collection: _Optional[_Union[Collection, _Mapping]] = ...) -> None: ...
+
+class SetGoldenQueriesRequest(_message.Message):
+    __slots__ = ("name", "queries")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    queries: _containers.RepeatedCompositeFieldContainer[_values_pb2.GoldenQuery]
+    def __init__(self, name: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[_values_pb2.GoldenQuery, _Mapping]]] = ...) -> None: ...
+
+class SetGoldenQueriesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetGoldenQueriesRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetGoldenQueriesResponse(_message.Message):
+    __slots__ = ("queries",)
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    queries: _containers.RepeatedCompositeFieldContainer[_values_pb2.GoldenQuery]
+    def __init__(self, queries: _Optional[_Iterable[_Union[_values_pb2.GoldenQuery, _Mapping]]] = ...) -> None: ...

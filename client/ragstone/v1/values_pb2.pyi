@@ -23,6 +23,14 @@ class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERSION_STATE_PAUSED: _ClassVar[VersionState]
     VERSION_STATE_FAILED: _ClassVar[VersionState]
 
+class QuerySource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUERY_SOURCE_UNSPECIFIED: _ClassVar[QuerySource]
+    QUERY_SOURCE_GIVEN: _ClassVar[QuerySource]
+    QUERY_SOURCE_RECORDED: _ClassVar[QuerySource]
+    QUERY_SOURCE_GOLDEN: _ClassVar[QuerySource]
+    QUERY_SOURCE_CHUNKS: _ClassVar[QuerySource]
+
 class Wait(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WAIT_UNSPECIFIED: _ClassVar[Wait]
@@ -37,6 +45,11 @@ VERSION_STATE_RETIRING: VersionState
 VERSION_STATE_DELETED: VersionState
 VERSION_STATE_PAUSED: VersionState
 VERSION_STATE_FAILED: VersionState
+QUERY_SOURCE_UNSPECIFIED: QuerySource
+QUERY_SOURCE_GIVEN: QuerySource
+QUERY_SOURCE_RECORDED: QuerySource
+QUERY_SOURCE_GOLDEN: QuerySource
+QUERY_SOURCE_CHUNKS: QuerySource
 WAIT_UNSPECIFIED: Wait
 WAIT_COMMITTED: Wait
 WAIT_INDEXED: Wait
@@ -97,23 +110,25 @@ class Document(_message.Message):
     def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., title: _Optional[str] = ..., metadata: _Optional[_Mapping[str, Value]] = ..., language: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
 
 class Recipe(_message.Message):
-    __slots__ = ("embedder", "chunker", "index", "lexical", "fusion", "reranker")
+    __slots__ = ("embedder", "chunker", "index", "lexical", "fusion", "reranker", "gates")
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     CHUNKER_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     LEXICAL_FIELD_NUMBER: _ClassVar[int]
     FUSION_FIELD_NUMBER: _ClassVar[int]
     RERANKER_FIELD_NUMBER: _ClassVar[int]
+    GATES_FIELD_NUMBER: _ClassVar[int]
     embedder: _struct_pb2.Struct
     chunker: _struct_pb2.Struct
     index: _struct_pb2.Struct
     lexical: _struct_pb2.Struct
     fusion: _struct_pb2.Struct
     reranker: _struct_pb2.Struct
-    def __init__(self, embedder: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chunker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., index: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lexical: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fusion: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., reranker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    gates: _struct_pb2.Struct
+    def __init__(self, embedder: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chunker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., index: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lexical: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fusion: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., reranker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., gates: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates", "parked", "traffic")
+    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates", "parked", "traffic", "history")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +143,7 @@ class Version(_message.Message):
     GATES_FIELD_NUMBER: _ClassVar[int]
     PARKED_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     name: str
     collection: str
     state: VersionState
@@ -142,7 +158,8 @@ class Version(_message.Message):
     gates: _containers.RepeatedCompositeFieldContainer[Gate]
     parked: _containers.RepeatedCompositeFieldContainer[ParkedText]
     traffic: Traffic
-    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., parked: _Optional[_Iterable[_Union[ParkedText, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
+    history: _containers.RepeatedCompositeFieldContainer[VersionEvent]
+    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., parked: _Optional[_Iterable[_Union[ParkedText, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., history: _Optional[_Iterable[_Union[VersionEvent, _Mapping]]] = ...) -> None: ...
 
 class Traffic(_message.Message):
     __slots__ = ("shadow", "canary", "mirrored", "skipped", "dropped", "failed", "mean_rbo", "mean_overlap", "shadow_latency", "canary_answered", "canary_failed", "canary_latency", "stopped", "last_failure")
@@ -190,6 +207,16 @@ class Latency(_message.Message):
     serving_p95_ms: float
     def __init__(self, searches: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p95_ms: _Optional[float] = ..., serving_p50_ms: _Optional[float] = ..., serving_p95_ms: _Optional[float] = ...) -> None: ...
 
+class VersionEvent(_message.Message):
+    __slots__ = ("event", "at", "detail")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    event: str
+    at: _timestamp_pb2.Timestamp
+    detail: _struct_pb2.Struct
+    def __init__(self, event: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., detail: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
 class ParkedText(_message.Message):
     __slots__ = ("chunk_id", "reason")
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +256,69 @@ class Gate(_message.Message):
     limit: float
     detail: str
     def __init__(self, name: _Optional[str] = ..., passed: _Optional[bool] = ..., value: _Optional[float] = ..., limit: _Optional[float] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class GoldenQuery(_message.Message):
+    __slots__ = ("id", "text", "relevant")
+    class RelevantEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RELEVANT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    text: str
+    relevant: _containers.ScalarMap[str, int]
+    def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., relevant: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Interval(_message.Message):
+    __slots__ = ("mean", "low", "high")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    mean: float
+    low: float
+    high: float
+    def __init__(self, mean: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
+class MeasuredVersion(_message.Message):
+    __slots__ = ("version", "failed", "p50_ms", "p95_ms", "ndcg")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    P50_MS_FIELD_NUMBER: _ClassVar[int]
+    P95_MS_FIELD_NUMBER: _ClassVar[int]
+    NDCG_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    failed: int
+    p50_ms: float
+    p95_ms: float
+    ndcg: float
+    def __init__(self, version: _Optional[str] = ..., failed: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p95_ms: _Optional[float] = ..., ndcg: _Optional[float] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("a", "b", "source", "queries", "skipped", "overlap", "rank_biased_overlap", "judged", "ndcg_delta")
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    RANK_BIASED_OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    NDCG_DELTA_FIELD_NUMBER: _ClassVar[int]
+    a: MeasuredVersion
+    b: MeasuredVersion
+    source: QuerySource
+    queries: int
+    skipped: int
+    overlap: float
+    rank_biased_overlap: float
+    judged: int
+    ndcg_delta: Interval
+    def __init__(self, a: _Optional[_Union[MeasuredVersion, _Mapping]] = ..., b: _Optional[_Union[MeasuredVersion, _Mapping]] = ..., source: _Optional[_Union[QuerySource, str]] = ..., queries: _Optional[int] = ..., skipped: _Optional[int] = ..., overlap: _Optional[float] = ..., rank_biased_overlap: _Optional[float] = ..., judged: _Optional[int] = ..., ndcg_delta: _Optional[_Union[Interval, _Mapping]] = ...) -> None: ...
 
 class WriteResult(_message.Message):
     __slots__ = ("seq", "documents", "unchanged", "chunks")

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from ragstone.v1 import values_pb2 as ragstone_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aragstone/v1/versions.proto\x12\x0bragstone.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18ragstone/v1/values.proto\"d\n\x11GetVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\";\n\x12GetVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"L\n\x13ListVersionsRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\">\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.ragstone.v1.Version\"\x8e\x02\n\x0bRebuildPlan\x12#\n\x06recipe\x18\x01 \x01(\x0b\x32\x13.ragstone.v1.Recipe\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0b\n\x03\x64im\x18\x03 \x01(\x05\x12\x11\n\tdocuments\x18\x04 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x03\x12\x18\n\x10\x63hunks_estimated\x18\x06 \x01(\x08\x12\x16\n\x0etexts_to_embed\x18\x07 \x01(\x03\x12\x0e\n\x06tokens\x18\x08 \x01(\x03\x12\x0f\n\x07\x65mbed_s\x18\t \x01(\x01\x12\x0f\n\x07\x62uild_s\x18\n \x01(\x01\x12\x12\n\ndisk_bytes\x18\x0b \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x03\x12\r\n\x05notes\x18\r \x03(\t\"\x82\x01\n\x14\x43reateVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12#\n\x06recipe\x18\x02 \x01(\x0b\x32\x13.ragstone.v1.Recipe\x12\x0e\n\x06paused\x18\x03 \x01(\x08\">\n\x15\x43reateVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"p\n\x12PlanVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12#\n\x06recipe\x18\x02 \x01(\x0b\x32\x13.ragstone.v1.Recipe\"=\n\x13PlanVersionResponse\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.ragstone.v1.RebuildPlan\"f\n\x13WatchVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"=\n\x14WatchVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"w\n\x15PromoteVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"?\n\x16PromoteVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"O\n\x16RollbackVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"@\n\x17RollbackVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"f\n\x13PauseVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"=\n\x14PauseVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"g\n\x14ResumeVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\">\n\x15ResumeVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"\xa5\x02\n\x11SetTrafficRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x1b\n\x07version\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x06shadow\x18\x03 \x01(\x01\x42\x1c\xaa\x01\x02\x08\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12,\n\x06\x63\x61nary\x18\x04 \x01(\x01\x42\x1c\xaa\x01\x02\x08\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00:`\xbaH]\x1a[\n\rtraffic.share\x12$give a share: shadow, canary or both\x1a$has(this.shadow) || has(this.canary)\";\n\x12SetTrafficResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"g\n\x14\x44\x65leteVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\",\n\x15\x44\x65leteVersionResponse\x12\x13\n\x0b\x62ytes_freed\x18\x01 \x01(\x03\"\xde\x01\n\x1cListMissingEmbeddingsRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x1b\n\x07version\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1a\n\x06worker\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1e\n\tmax_texts\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x12.\n\rlease_seconds\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x18\xf5@!\x00\x00\x00\x00\x00\x00\x00\x00\".\n\x0bMissingText\x12\x11\n\ttext_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xd3\x01\n\x0cMissingTexts\x12\'\n\x05texts\x18\x01 \x03(\x0b\x32\x18.ragstone.v1.MissingText\x12\r\n\x05lease\x18\x02 \x01(\t\x12\x15\n\rlease_seconds\x18\x03 \x01(\x01\x12\r\n\x05space\x18\x04 \x01(\t\x12\x0b\n\x03\x64im\x18\x05 \x01(\x05\x12)\n\x08\x65mbedder\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07missing\x18\x07 \x01(\x03\x12\x0e\n\x06parked\x18\x08 \x01(\x03\x12\x0c\n\x04\x64one\x18\t \x01(\x08\"I\n\x1dListMissingEmbeddingsResponse\x12(\n\x05range\x18\x01 \x01(\x0b\x32\x19.ragstone.v1.MissingTexts\"C\n\x0bRefusedText\x12\x1a\n\ttext_hash\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\"\x8c\x02\n\x14PutEmbeddingsRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x1b\n\x07version\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x16\n\x05space\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x19\n\x05lease\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12%\n\x0btext_hashes\x18\x05 \x03(\x0c\x42\x10\xbaH\r\x92\x01\n\x10\x80\x80\x04\"\x04z\x02h\x10\x12\x0f\n\x07vectors\x18\x06 \x01(\x0c\x12\x35\n\x07refused\x18\x07 \x03(\x0b\x32\x18.ragstone.v1.RefusedTextB\n\xbaH\x07\x92\x01\x04\x10\x80\x80\x04\"(\n\x15PutEmbeddingsResponse\x12\x0f\n\x07missing\x18\x01 \x01(\x03\x32\xb1\t\n\x08Versions\x12R\n\nGetVersion\x12\x1e.ragstone.v1.GetVersionRequest\x1a\x1f.ragstone.v1.GetVersionResponse\"\x03\x90\x02\x01\x12X\n\x0cListVersions\x12 .ragstone.v1.ListVersionsRequest\x1a!.ragstone.v1.ListVersionsResponse\"\x03\x90\x02\x01\x12V\n\rCreateVersion\x12!.ragstone.v1.CreateVersionRequest\x1a\".ragstone.v1.CreateVersionResponse\x12U\n\x0bPlanVersion\x12\x1f.ragstone.v1.PlanVersionRequest\x1a .ragstone.v1.PlanVersionResponse\"\x03\x90\x02\x01\x12Z\n\x0cWatchVersion\x12 .ragstone.v1.WatchVersionRequest\x1a!.ragstone.v1.WatchVersionResponse\"\x03\x90\x02\x01\x30\x01\x12^\n\x0ePromoteVersion\x12\".ragstone.v1.PromoteVersionRequest\x1a#.ragstone.v1.PromoteVersionResponse\"\x03\x90\x02\x02\x12\\\n\x0fRollbackVersion\x12#.ragstone.v1.RollbackVersionRequest\x1a$.ragstone.v1.RollbackVersionResponse\x12X\n\x0cPauseVersion\x12 .ragstone.v1.PauseVersionRequest\x1a!.ragstone.v1.PauseVersionResponse\"\x03\x90\x02\x02\x12[\n\rResumeVersion\x12!.ragstone.v1.ResumeVersionRequest\x1a\".ragstone.v1.ResumeVersionResponse\"\x03\x90\x02\x02\x12R\n\nSetTraffic\x12\x1e.ragstone.v1.SetTrafficRequest\x1a\x1f.ragstone.v1.SetTrafficResponse\"\x03\x90\x02\x02\x12V\n\rDeleteVersion\x12!.ragstone.v1.DeleteVersionRequest\x1a\".ragstone.v1.DeleteVersionResponse\x12n\n\x15ListMissingEmbeddings\x12).ragstone.v1.ListMissingEmbeddingsRequest\x1a*.ragstone.v1.ListMissingEmbeddingsResponse\x12[\n\rPutEmbeddings\x12!.ragstone.v1.PutEmbeddingsRequest\x1a\".ragstone.v1.PutEmbeddingsResponse\"\x03\x90\x02\x02\x42\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe9\x07z\x1b\x62uf/validate/validate.proto')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aragstone/v1/versions.proto\x12\x0bragstone.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18ragstone/v1/values.proto\"d\n\x11GetVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\";\n\x12GetVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"L\n\x13ListVersionsRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\">\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.ragstone.v1.Version\"\x8e\x02\n\x0bRebuildPlan\x12#\n\x06recipe\x18\x01 \x01(\x0b\x32\x13.ragstone.v1.Recipe\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0b\n\x03\x64im\x18\x03 \x01(\x05\x12\x11\n\tdocuments\x18\x04 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x03\x12\x18\n\x10\x63hunks_estimated\x18\x06 \x01(\x08\x12\x16\n\x0etexts_to_embed\x18\x07 \x01(\x03\x12\x0e\n\x06tokens\x18\x08 \x01(\x03\x12\x0f\n\x07\x65mbed_s\x18\t \x01(\x01\x12\x0f\n\x07\x62uild_s\x18\n \x01(\x01\x12\x12\n\ndisk_bytes\x18\x0b \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x03\x12\r\n\x05notes\x18\r \x03(\t\"\x82\x01\n\x14\x43reateVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12#\n\x06recipe\x18\x02 \x01(\x0b\x32\x13.ragstone.v1.Recipe\x12\x0e\n\x06paused\x18\x03 \x01(\x08\">\n\x15\x43reateVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"p\n\x12PlanVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12#\n\x06recipe\x18\x02 \x01(\x0b\x32\x13.ragstone.v1.Recipe\"=\n\x13PlanVersionResponse\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.ragstone.v1.RebuildPlan\"f\n\x13WatchVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"=\n\x14WatchVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"\x9f\x01\n\x15PromoteVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12&\n\x05gates\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"?\n\x16PromoteVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"\xe7\x01\n\x16\x43ompareVersionsRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x15\n\x01\x61\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x15\n\x01\x62\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x34\n\x07queries\x18\x04 \x03(\x0b\x32\x18.ragstone.v1.GoldenQueryB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12\x32\n\x06source\x18\x05 \x01(\x0e\x32\x18.ragstone.v1.QuerySourceB\x08\xbaH\x05\x82\x01\x02\x10\x01\"F\n\x17\x43ompareVersionsResponse\x12+\n\ncomparison\x18\x01 \x01(\x0b\x32\x17.ragstone.v1.Comparison\"O\n\x16RollbackVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\"@\n\x17RollbackVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"f\n\x13PauseVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"=\n\x14PauseVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"g\n\x14ResumeVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\">\n\x15ResumeVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"\xa5\x02\n\x11SetTrafficRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x1b\n\x07version\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x06shadow\x18\x03 \x01(\x01\x42\x1c\xaa\x01\x02\x08\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12,\n\x06\x63\x61nary\x18\x04 \x01(\x01\x42\x1c\xaa\x01\x02\x08\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00:`\xbaH]\x1a[\n\rtraffic.share\x12$give a share: shadow, canary or both\x1a$has(this.shadow) || has(this.canary)\";\n\x12SetTrafficResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.ragstone.v1.Version\"g\n\x14\x44\x65leteVersionRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\",\n\x15\x44\x65leteVersionResponse\x12\x13\n\x0b\x62ytes_freed\x18\x01 \x01(\x03\"\xde\x01\n\x1cListMissingEmbeddingsRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x1b\n\x07version\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1a\n\x06worker\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1e\n\tmax_texts\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x12.\n\rlease_seconds\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x18\xf5@!\x00\x00\x00\x00\x00\x00\x00\x00\".\n\x0bMissingText\x12\x11\n\ttext_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xd3\x01\n\x0cMissingTexts\x12\'\n\x05texts\x18\x01 \x03(\x0b\x32\x18.ragstone.v1.MissingText\x12\r\n\x05lease\x18\x02 \x01(\t\x12\x15\n\rlease_seconds\x18\x03 \x01(\x01\x12\r\n\x05space\x18\x04 \x01(\t\x12\x0b\n\x03\x64im\x18\x05 \x01(\x05\x12)\n\x08\x65mbedder\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07missing\x18\x07 \x01(\x03\x12\x0e\n\x06parked\x18\x08 \x01(\x03\x12\x0c\n\x04\x64one\x18\t \x01(\x08\"I\n\x1dListMissingEmbeddingsResponse\x12(\n\x05range\x18\x01 \x01(\x0b\x32\x19.ragstone.v1.MissingTexts\"C\n\x0bRefusedText\x12\x1a\n\ttext_hash\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\"\x8c\x02\n\x14PutEmbeddingsRequest\x12\x35\n\ncollection\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$\x12\x1b\n\x07version\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x16\n\x05space\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x19\n\x05lease\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12%\n\x0btext_hashes\x18\x05 \x03(\x0c\x42\x10\xbaH\r\x92\x01\n\x10\x80\x80\x04\"\x04z\x02h\x10\x12\x0f\n\x07vectors\x18\x06 \x01(\x0c\x12\x35\n\x07refused\x18\x07 \x03(\x0b\x32\x18.ragstone.v1.RefusedTextB\n\xbaH\x07\x92\x01\x04\x10\x80\x80\x04\"(\n\x15PutEmbeddingsResponse\x12\x0f\n\x07missing\x18\x01 \x01(\x03\x32\x94\n\n\x08Versions\x12R\n\nGetVersion\x12\x1e.ragstone.v1.GetVersionRequest\x1a\x1f.ragstone.v1.GetVersionResponse\"\x03\x90\x02\x01\x12X\n\x0cListVersions\x12 .ragstone.v1.ListVersionsRequest\x1a!.ragstone.v1.ListVersionsResponse\"\x03\x90\x02\x01\x12V\n\rCreateVersion\x12!.ragstone.v1.CreateVersionRequest\x1a\".ragstone.v1.CreateVersionResponse\x12U\n\x0bPlanVersion\x12\x1f.ragstone.v1.PlanVersionRequest\x1a .ragstone.v1.PlanVersionResponse\"\x03\x90\x02\x01\x12Z\n\x0cWatchVersion\x12 .ragstone.v1.WatchVersionRequest\x1a!.ragstone.v1.WatchVersionResponse\"\x03\x90\x02\x01\x30\x01\x12^\n\x0ePromoteVersion\x12\".ragstone.v1.PromoteVersionRequest\x1a#.ragstone.v1.PromoteVersionResponse\"\x03\x90\x02\x02\x12\x61\n\x0f\x43ompareVersions\x12#.ragstone.v1.CompareVersionsRequest\x1a$.ragstone.v1.CompareVersionsResponse\"\x03\x90\x02\x01\x12\\\n\x0fRollbackVersion\x12#.ragstone.v1.RollbackVersionRequest\x1a$.ragstone.v1.RollbackVersionResponse\x12X\n\x0cPauseVersion\x12 .ragstone.v1.PauseVersionRequest\x1a!.ragstone.v1.PauseVersionResponse\"\x03\x90\x02\x02\x12[\n\rResumeVersion\x12!.ragstone.v1.ResumeVersionRequest\x1a\".ragstone.v1.ResumeVersionResponse\"\x03\x90\x02\x02\x12R\n\nSetTraffic\x12\x1e.ragstone.v1.SetTrafficRequest\x1a\x1f.ragstone.v1.SetTrafficResponse\"\x03\x90\x02\x02\x12V\n\rDeleteVersion\x12!.ragstone.v1.DeleteVersionRequest\x1a\".ragstone.v1.DeleteVersionResponse\x12n\n\x15ListMissingEmbeddings\x12).ragstone.v1.ListMissingEmbeddingsRequest\x1a*.ragstone.v1.ListMissingEmbeddingsResponse\x12[\n\rPutEmbeddings\x12!.ragstone.v1.PutEmbeddingsRequest\x1a\".ragstone.v1.PutEmbeddingsResponse\"\x03\x90\x02\x02\x42\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe9\x07z\x1b\x62uf/validate/validate.proto')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMOTEVERSIONREQUEST'].fields_by_name['collection']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
   _globals['_PROMOTEVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_PROMOTEVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['collection']._loaded_options = None
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['collection']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['a']._loaded_options = None
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['a']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['b']._loaded_options = None
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['b']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['queries']._loaded_options = None
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['queries']._serialized_options = b'\272H\006\222\001\003\020\320\017'
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['source']._loaded_options = None
+  _globals['_COMPAREVERSIONSREQUEST'].fields_by_name['source']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_ROLLBACKVERSIONREQUEST'].fields_by_name['collection']._loaded_options = None
   _globals['_ROLLBACKVERSIONREQUEST'].fields_by_name['collection']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
   _globals['_PAUSEVERSIONREQUEST'].fields_by_name['collection']._loaded_options = None
@@ -112,6 +122,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONS'].methods_by_name['WatchVersion']._serialized_options = b'\220\002\001'
   _globals['_VERSIONS'].methods_by_name['PromoteVersion']._loaded_options = None
   _globals['_VERSIONS'].methods_by_name['PromoteVersion']._serialized_options = b'\220\002\002'
+  _globals['_VERSIONS'].methods_by_name['CompareVersions']._loaded_options = None
+  _globals['_VERSIONS'].methods_by_name['CompareVersions']._serialized_options = b'\220\002\001'
   _globals['_VERSIONS'].methods_by_name['PauseVersion']._loaded_options = None
   _globals['_VERSIONS'].methods_by_name['PauseVersion']._serialized_options = b'\220\002\002'
   _globals['_VERSIONS'].methods_by_name['ResumeVersion']._loaded_options = None
@@ -142,44 +154,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHVERSIONREQUEST']._serialized_end=1153
   _globals['_WATCHVERSIONRESPONSE']._serialized_start=1155
   _globals['_WATCHVERSIONRESPONSE']._serialized_end=1216
-  _globals['_PROMOTEVERSIONREQUEST']._serialized_start=1218
-  _globals['_PROMOTEVERSIONREQUEST']._serialized_end=1337
-  _globals['_PROMOTEVERSIONRESPONSE']._serialized_start=1339
-  _globals['_PROMOTEVERSIONRESPONSE']._serialized_end=1402
-  _globals['_ROLLBACKVERSIONREQUEST']._serialized_start=1404
-  _globals['_ROLLBACKVERSIONREQUEST']._serialized_end=1483
-  _globals['_ROLLBACKVERSIONRESPONSE']._serialized_start=1485
-  _globals['_ROLLBACKVERSIONRESPONSE']._serialized_end=1549
-  _globals['_PAUSEVERSIONREQUEST']._serialized_start=1551
-  _globals['_PAUSEVERSIONREQUEST']._serialized_end=1653
-  _globals['_PAUSEVERSIONRESPONSE']._serialized_start=1655
-  _globals['_PAUSEVERSIONRESPONSE']._serialized_end=1716
-  _globals['_RESUMEVERSIONREQUEST']._serialized_start=1718
-  _globals['_RESUMEVERSIONREQUEST']._serialized_end=1821
-  _globals['_RESUMEVERSIONRESPONSE']._serialized_start=1823
-  _globals['_RESUMEVERSIONRESPONSE']._serialized_end=1885
-  _globals['_SETTRAFFICREQUEST']._serialized_start=1888
-  _globals['_SETTRAFFICREQUEST']._serialized_end=2181
-  _globals['_SETTRAFFICRESPONSE']._serialized_start=2183
-  _globals['_SETTRAFFICRESPONSE']._serialized_end=2242
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=2244
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=2347
-  _globals['_DELETEVERSIONRESPONSE']._serialized_start=2349
-  _globals['_DELETEVERSIONRESPONSE']._serialized_end=2393
-  _globals['_LISTMISSINGEMBEDDINGSREQUEST']._serialized_start=2396
-  _globals['_LISTMISSINGEMBEDDINGSREQUEST']._serialized_end=2618
-  _globals['_MISSINGTEXT']._serialized_start=2620
-  _globals['_MISSINGTEXT']._serialized_end=2666
-  _globals['_MISSINGTEXTS']._serialized_start=2669
-  _globals['_MISSINGTEXTS']._serialized_end=2880
-  _globals['_LISTMISSINGEMBEDDINGSRESPONSE']._serialized_start=2882
-  _globals['_LISTMISSINGEMBEDDINGSRESPONSE']._serialized_end=2955
-  _globals['_REFUSEDTEXT']._serialized_start=2957
-  _globals['_REFUSEDTEXT']._serialized_end=3024
-  _globals['_PUTEMBEDDINGSREQUEST']._serialized_start=3027
-  _globals['_PUTEMBEDDINGSREQUEST']._serialized_end=3295
-  _globals['_PUTEMBEDDINGSRESPONSE']._serialized_start=3297
-  _globals['_PUTEMBEDDINGSRESPONSE']._serialized_end=3337
-  _globals['_VERSIONS']._serialized_start=3340
-  _globals['_VERSIONS']._serialized_end=4541
+  _globals['_PROMOTEVERSIONREQUEST']._serialized_start=1219
+  _globals['_PROMOTEVERSIONREQUEST']._serialized_end=1378
+  _globals['_PROMOTEVERSIONRESPONSE']._serialized_start=1380
+  _globals['_PROMOTEVERSIONRESPONSE']._serialized_end=1443
+  _globals['_COMPAREVERSIONSREQUEST']._serialized_start=1446
+  _globals['_COMPAREVERSIONSREQUEST']._serialized_end=1677
+  _globals['_COMPAREVERSIONSRESPONSE']._serialized_start=1679
+  _globals['_COMPAREVERSIONSRESPONSE']._serialized_end=1749
+  _globals['_ROLLBACKVERSIONREQUEST']._serialized_start=1751
+  _globals['_ROLLBACKVERSIONREQUEST']._serialized_end=1830
+  _globals['_ROLLBACKVERSIONRESPONSE']._serialized_start=1832
+  _globals['_ROLLBACKVERSIONRESPONSE']._serialized_end=1896
+  _globals['_PAUSEVERSIONREQUEST']._serialized_start=1898
+  _globals['_PAUSEVERSIONREQUEST']._serialized_end=2000
+  _globals['_PAUSEVERSIONRESPONSE']._serialized_start=2002
+  _globals['_PAUSEVERSIONRESPONSE']._serialized_end=2063
+  _globals['_RESUMEVERSIONREQUEST']._serialized_start=2065
+  _globals['_RESUMEVERSIONREQUEST']._serialized_end=2168
+  _globals['_RESUMEVERSIONRESPONSE']._serialized_start=2170
+  _globals['_RESUMEVERSIONRESPONSE']._serialized_end=2232
+  _globals['_SETTRAFFICREQUEST']._serialized_start=2235
+  _globals['_SETTRAFFICREQUEST']._serialized_end=2528
+  _globals['_SETTRAFFICRESPONSE']._serialized_start=2530
+  _globals['_SETTRAFFICRESPONSE']._serialized_end=2589
+  _globals['_DELETEVERSIONREQUEST']._serialized_start=2591
+  _globals['_DELETEVERSIONREQUEST']._serialized_end=2694
+  _globals['_DELETEVERSIONRESPONSE']._serialized_start=2696
+  _globals['_DELETEVERSIONRESPONSE']._serialized_end=2740
+  _globals['_LISTMISSINGEMBEDDINGSREQUEST']._serialized_start=2743
+  _globals['_LISTMISSINGEMBEDDINGSREQUEST']._serialized_end=2965
+  _globals['_MISSINGTEXT']._serialized_start=2967
+  _globals['_MISSINGTEXT']._serialized_end=3013
+  _globals['_MISSINGTEXTS']._serialized_start=3016
+  _globals['_MISSINGTEXTS']._serialized_end=3227
+  _globals['_LISTMISSINGEMBEDDINGSRESPONSE']._serialized_start=3229
+  _globals['_LISTMISSINGEMBEDDINGSRESPONSE']._serialized_end=3302
+  _globals['_REFUSEDTEXT']._serialized_start=3304
+  _globals['_REFUSEDTEXT']._serialized_end=3371
+  _globals['_PUTEMBEDDINGSREQUEST']._serialized_start=3374
+  _globals['_PUTEMBEDDINGSREQUEST']._serialized_end=3642
+  _globals['_PUTEMBEDDINGSRESPONSE']._serialized_start=3644
+  _globals['_PUTEMBEDDINGSRESPONSE']._serialized_end=3684
+  _globals['_VERSIONS']._serialized_start=3687
+  _globals['_VERSIONS']._serialized_end=4987
 # @@protoc_insertion_point(module_scope)

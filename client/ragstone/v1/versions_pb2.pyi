@@ -109,20 +109,42 @@ class WatchVersionResponse(_message.Message):
     def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
 
 class PromoteVersionRequest(_message.Message):
-    __slots__ = ("collection", "name", "force")
+    __slots__ = ("collection", "name", "force", "gates")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    GATES_FIELD_NUMBER: _ClassVar[int]
     collection: str
     name: str
     force: bool
-    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+    gates: _struct_pb2.Struct
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., force: _Optional[bool] = ..., gates: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class PromoteVersionResponse(_message.Message):
     __slots__ = ("version",)
     VERSION_FIELD_NUMBER: _ClassVar[int]
     version: _values_pb2.Version
     def __init__(self, version: _Optional[_Union[_values_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class CompareVersionsRequest(_message.Message):
+    __slots__ = ("collection", "a", "b", "queries", "source")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    a: str
+    b: str
+    queries: _containers.RepeatedCompositeFieldContainer[_values_pb2.GoldenQuery]
+    source: _values_pb2.QuerySource
+    def __init__(self, collection: _Optional[str] = ..., a: _Optional[str] = ..., b: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[_values_pb2.GoldenQuery, _Mapping]]] = ..., source: _Optional[_Union[_values_pb2.QuerySource, str]] = ...) -> None: ...
+
+class CompareVersionsResponse(_message.Message):
+    __slots__ = ("comparison",)
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
+    comparison: _values_pb2.Comparison
+    def __init__(self, comparison: _Optional[_Union[_values_pb2.Comparison, _Mapping]] = ...) -> None: ...
 
 class RollbackVersionRequest(_message.Message):
     __slots__ = ("collection",)
