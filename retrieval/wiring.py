@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
@@ -23,9 +24,12 @@ from ragstone.errors import InvalidArgument, NotFound
 from ragstone.types import (
     AnswerEvent,
     Collection,
+    Comparison,
     Document,
+    GoldenQuery,
     MissingTexts,
     Query,
+    QuerySource,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -48,6 +52,7 @@ from retrieval.store.chunks import Chunks
 from retrieval.store.database import Database
 from retrieval.store.documents import Documents
 from retrieval.store.embeddings import Embeddings
+from retrieval.store.golden import GoldenQueries
 from retrieval.store.journal import Journal
 from retrieval.store.traffic import Shares
 from retrieval.store.values import DocumentRow
@@ -56,6 +61,7 @@ from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.gauges import CollectionGauges
 from retrieval.versions.leases import Leases
+from retrieval.versions.measuring import Measuring
 from retrieval.versions.parts import Cutter
 from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds
@@ -124,6 +130,7 @@ class Ragstone:
         answerer: Answerer,
         generator: Generator,
         documents: Documents,
+        golden: GoldenQueries,
     ) -> None:
         self._settings = settings
         self._lock = lock
@@ -140,6 +147,7 @@ class Ragstone:
         self._answerer = answerer
         self._generator = generator
         self._documents = documents
+        self._golden = golden
 
     # -- collections and versions -----------------------------------------------------------------
 
@@ -166,6 +174,14 @@ class Ragstone:
         """Merge the pieces of a collection's indexes now."""
         return await self._collections.compact(name)
 
+    async def set_golden_queries(self, name: str, queries: Sequence[GoldenQuery]) -> None:
+        """Replace what a collection has to answer well."""
+        await self._golden.replace(self._collections.get(name).row.id, queries)
+
+    async def get_golden_queries(self, name: str) -> list[GoldenQuery]:
+        """What a collection has to answer well."""
+        return await self._golden.of(self._collections.get(name).row.id)
+
     async def versions(self, collection: str) -> list[Version]:
         """The versions of a collection."""
         return list(await self._versions.list(collection))
@@ -186,9 +202,17 @@ class Ragstone:
         """A version, and what becomes of it."""
         return self._versions.watch(collection, name)
 
-    async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
+    async def promote_version(
+        self, collection: str, name: str, *, force: bool, limits: Mapping[str, Any] | None = None
+    ) -> Version:
         """Let a version serve."""
-        return await self._versions.promote(collection, name, force=force)
+        return await self._versions.promote(collection, name, force=force, limits=limits)
+
+    async def compare_versions(
+        self, collection: str, a: str, b: str, *, queries: Sequence[GoldenQuery], source: QuerySource | None
+    ) -> Comparison:
+        """Ask two versions the same."""
+        return await self._versions.compare(collection, a, b, queries=queries, source=source)
 
     async def rollback(self, collection: str) -> Version:
         """Let the version serve again that served before."""
@@ -395,13 +419,21 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
     collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
     await collections.open()
     metrics.registry.register(CollectionGauges(collections, asyncio.get_running_loop()))
-    rebuilds = Rebuilds(collections=collections, catalog=catalog, sources=sources, settings=settings.rebuild)
+    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
+    golden = GoldenQueries(database)
+    measuring = Measuring(ask=searcher.on, golden=golden, texts=documents)
+    rebuilds = Rebuilds(
+        collections=collections,
+        catalog=catalog,
+        sources=sources,
+        measuring=measuring,
+        settings=settings.rebuild,
+    )
     await rebuilds.open()
     scratch = settings.data_dir / "versions"
     reembedding = Reembedding(
         collections=collections, catalog=catalog, sources=sources, opener=opener, leases=Leases()
     )
-    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
     traffic = Traffics(
         collections=collections,
         catalog=catalog,
@@ -417,6 +449,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         catalog=catalog,
         sources=sources,
         rebuilds=rebuilds,
+        measuring=measuring,
         planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
         reembedding=reembedding,
         traffic=traffic,
@@ -444,6 +477,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         answerer=Answerer(searcher=searcher, generator=answers),
         generator=answers,
         documents=documents,
+        golden=golden,
     )
 
 

@@ -19,15 +19,18 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from ragstone import wire, wire_versions
 from ragstone.errors import FieldViolation, InvalidArgument
-from ragstone.fields import build, decode_floats, encode_choice, encode_floats, refusing
+from ragstone.fields import build, decode_floats, encode_choice, encode_floats, encode_options, refusing
 from ragstone.types import (
     AnswerEvent,
     Collection,
+    Comparison,
     Document,
     Fusion,
+    GoldenQuery,
     MissingTexts,
     Mode,
     Query,
+    QuerySource,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -172,9 +175,58 @@ def watch_version(collection: str, name: str) -> Call[Version]:
     return Call(_METHODS["WatchVersion"], request, _version)
 
 
-def promote(collection: str, name: str, force: bool) -> Call[Version]:
+def set_golden_queries(name: str, queries: Sequence[GoldenQuery]) -> Call[None]:
+    """SetGoldenQueries."""
+    request = build(collections_pb2.SetGoldenQueriesRequest, "", name=name, queries=_golden(queries))
+    return Call(_METHODS["SetGoldenQueries"], request, lambda _: None)
+
+
+def _golden(queries: Sequence[GoldenQuery]) -> list[values_pb2.GoldenQuery]:
+    return [
+        wire_versions.encode_golden_query(query, f"queries[{number}].")
+        for number, query in enumerate(queries)
+    ]
+
+
+def get_golden_queries(name: str) -> Call[list[GoldenQuery]]:
+    """GetGoldenQueries."""
+    return Call(
+        _METHODS["GetGoldenQueries"],
+        build(collections_pb2.GetGoldenQueriesRequest, "", name=name),
+        lambda reply: [wire_versions.decode_golden_query(query) for query in reply.queries],
+    )
+
+
+def compare_versions(
+    collection: str, a: str, b: str, queries: Sequence[GoldenQuery], source: QuerySource | str | None
+) -> Call[Comparison]:
+    """CompareVersions."""
+    request = build(
+        versions_pb2.CompareVersionsRequest,
+        "",
+        collection=collection,
+        a=a,
+        b=b,
+        queries=_golden(queries),
+        source=None if source is None else encode_choice(wire_versions.SOURCES, source, "source"),
+    )
+    return Call(
+        _METHODS["CompareVersions"],
+        request,
+        lambda reply: wire_versions.decode_comparison(reply.comparison),
+    )
+
+
+def promote(collection: str, name: str, force: bool, gates: Mapping[str, float] | None) -> Call[Version]:
     """PromoteVersion."""
-    request = build(versions_pb2.PromoteVersionRequest, "", collection=collection, name=name, force=force)
+    request = build(
+        versions_pb2.PromoteVersionRequest,
+        "",
+        collection=collection,
+        name=name,
+        force=force,
+        gates=encode_options(gates or {}, "gates"),
+    )
     return Call(_METHODS["PromoteVersion"], request, _version)
 
 

@@ -19,11 +19,14 @@ from ragstone.importing import Import, OnProgress
 from ragstone.types import (
     AnswerEvent,
     Collection,
+    Comparison,
     Document,
     Fusion,
+    GoldenQuery,
     MissingTexts,
     Mode,
     Query,
+    QuerySource,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -89,6 +92,19 @@ class AsyncClient:
         """Merge the serving version's small parts; answers do not change. Raises NotFound."""
         return await self._connection.unary(calls.compact(collection), timeout)
 
+    async def set_golden_queries(
+        self, collection: str, queries: Sequence[GoldenQuery], *, timeout: float | None = None
+    ) -> None:
+        """Replace what every version of a collection has to answer well before it serves; none removes all.
+
+        Raises NotFound, InvalidArgument naming ``queries[i].<field>``.
+        """
+        await self._connection.unary(calls.set_golden_queries(collection, queries), timeout)
+
+    async def get_golden_queries(self, collection: str, *, timeout: float | None = None) -> list[GoldenQuery]:
+        """The golden queries of a collection, by id. Raises NotFound."""
+        return await self._connection.unary(calls.get_golden_queries(collection), timeout)
+
     async def versions(self, collection: str, *, timeout: float | None = None) -> list[Version]:
         """All index versions of a collection, oldest first. Raises NotFound."""
         return await self._connection.unary(calls.versions(collection), timeout)
@@ -126,15 +142,42 @@ class AsyncClient:
         """
         return self._connection.stream(calls.watch_version(collection, name), timeout, endless=True)
 
+    async def compare_versions(
+        self,
+        collection: str,
+        a: str,
+        b: str,
+        *,
+        queries: Sequence[GoldenQuery] = (),
+        source: QuerySource | str | None = None,
+        timeout: float | None = None,
+    ) -> Comparison:
+        """Ask two open versions the same queries; how their answers differ, and which are better.
+
+        ``queries`` are asked and not kept; a ``source`` has its own; without either it is the first that has
+        any of ``recorded``, ``golden``, ``chunks``. Raises NotFound, FailedPrecondition for a version that is
+        not open and for a source without queries.
+        """
+        return await self._connection.unary(
+            calls.compare_versions(collection, a, b, queries, source), timeout
+        )
+
     async def promote(
-        self, collection: str, name: str, *, force: bool = False, timeout: float | None = None
+        self,
+        collection: str,
+        name: str,
+        *,
+        force: bool = False,
+        gates: Mapping[str, float] | None = None,
+        timeout: float | None = None,
     ) -> Version:
         """Let a ready version serve; ``force`` also one whose gates did not pass.
 
+        ``gates`` are limits in place of those of its recipe; with any all gates are measured anew.
         One that serves already stays so. Raises NotFound, FailedPrecondition naming the gates that did not
         pass or the state that it is in, Conflict when somebody else promoted meanwhile.
         """
-        return await self._connection.unary(calls.promote(collection, name, force), timeout)
+        return await self._connection.unary(calls.promote(collection, name, force, gates), timeout)
 
     async def rollback(self, collection: str, *, timeout: float | None = None) -> Version:
         """Let the version serve that served before. Raises NotFound, FailedPrecondition if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from ragstone.types import (
     AnswerEvent,
     Collection,
+    Comparison,
     Document,
+    GoldenQuery,
     MissingTexts,
     Query,
+    QuerySource,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -51,6 +54,14 @@ class Application(Protocol):
         """Merge the small parts of the serving version."""
         ...
 
+    async def set_golden_queries(self, name: str, queries: Sequence[GoldenQuery]) -> None:
+        """Replace all golden queries. Raises NotFound, InvalidArgument naming an id that comes twice."""
+        ...
+
+    async def get_golden_queries(self, name: str) -> list[GoldenQuery]:
+        """The golden queries, by id. Raises NotFound."""
+        ...
+
     async def versions(self, collection: str) -> list[Version]:
         """All index versions, oldest first."""
         ...
@@ -83,9 +94,22 @@ class Application(Protocol):
         """
         ...
 
-    async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
+    async def compare_versions(
+        self, collection: str, a: str, b: str, *, queries: Sequence[GoldenQuery], source: QuerySource | None
+    ) -> Comparison:
+        """Ask two versions ``queries``, or those of ``source``; without either, the first there are.
+
+        Raises FailedPrecondition for a version that is not open, and for a source without queries.
+        """
+        ...
+
+    async def promote_version(
+        self, collection: str, name: str, *, force: bool, limits: Mapping[str, Any] | None = None
+    ) -> Version:
         """Let a ready version serve, with ``force`` also one whose gates did not pass.
 
+        With ``limits`` in place of its recipe's gates all are measured anew; an unknown or wrong one is
+        InvalidArgument naming ``gates.<key>``.
         Returns one that serves already as it is: a caller that got no answer asks again. Raises
         FailedPrecondition with the gates' numbers in message and metadata, or naming a state that is not
         ready, and Conflict when somebody else promoted meanwhile.

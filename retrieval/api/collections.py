@@ -24,6 +24,8 @@ class CollectionsServicer:
             "ListCollections": edge.unary(pb.ListCollectionsRequest, self.list_all, admit=False),
             "DeleteCollection": edge.unary(pb.DeleteCollectionRequest, self.delete, admit=False),
             "CompactCollection": edge.unary(pb.CompactCollectionRequest, self.compact, admit=False),
+            "SetGoldenQueries": edge.unary(pb.SetGoldenQueriesRequest, self.set_golden, admit=False),
+            "GetGoldenQueries": edge.unary(pb.GetGoldenQueriesRequest, self.get_golden, admit=False),
         }
 
     async def create(
@@ -60,3 +62,19 @@ class CollectionsServicer:
         """CompactCollection."""
         collection = await self._app.compact(request.name)
         return pb.CompactCollectionResponse(collection=wire.encode_collection(collection))
+
+    async def set_golden(
+        self, request: pb.SetGoldenQueriesRequest, caller: Caller
+    ) -> pb.SetGoldenQueriesResponse:
+        """SetGoldenQueries."""
+        await self._app.set_golden_queries(
+            request.name, [wire.decode_golden_query(query) for query in request.queries]
+        )
+        return pb.SetGoldenQueriesResponse()
+
+    async def get_golden(
+        self, request: pb.GetGoldenQueriesRequest, caller: Caller
+    ) -> pb.GetGoldenQueriesResponse:
+        """GetGoldenQueries."""
+        queries = await self._app.get_golden_queries(request.name)
+        return pb.GetGoldenQueriesResponse(queries=[wire.encode_golden_query(query) for query in queries])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ragstone import wire_versions as wire
 from ragstone.errors import InvalidArgument
+from ragstone.fields import decode_options
 from ragstone.v1 import versions_pb2 as pb
 from retrieval.api.application import Application
 from retrieval.api.interceptors import Caller, Edge
@@ -30,6 +31,7 @@ class VersionsServicer:
             "CreateVersion": edge.unary(pb.CreateVersionRequest, self.create, admit=False),
             "PlanVersion": edge.unary(pb.PlanVersionRequest, self.plan, admit=False),
             "WatchVersion": edge.watch(pb.WatchVersionRequest, self.watch),
+            "CompareVersions": edge.unary(pb.CompareVersionsRequest, self.compare, admit=False),
             "PromoteVersion": edge.unary(pb.PromoteVersionRequest, self.promote, admit=False),
             "RollbackVersion": edge.unary(pb.RollbackVersionRequest, self.rollback, admit=False),
             "PauseVersion": edge.unary(pb.PauseVersionRequest, self.pause, admit=False),
@@ -72,9 +74,22 @@ class VersionsServicer:
             async for version in versions:
                 yield pb.WatchVersionResponse(version=wire.encode_version(version))
 
+    async def compare(self, request: pb.CompareVersionsRequest, caller: Caller) -> pb.CompareVersionsResponse:
+        """CompareVersions."""
+        comparison = await self._app.compare_versions(
+            request.collection,
+            request.a,
+            request.b,
+            queries=[wire.decode_golden_query(query) for query in request.queries],
+            source=wire.decode_source(request.source),
+        )
+        return pb.CompareVersionsResponse(comparison=wire.encode_comparison(comparison))
+
     async def promote(self, request: pb.PromoteVersionRequest, caller: Caller) -> pb.PromoteVersionResponse:
         """PromoteVersion."""
-        version = await self._app.promote_version(request.collection, request.name, force=request.force)
+        version = await self._app.promote_version(
+            request.collection, request.name, force=request.force, limits=decode_options(request.gates)
+        )
         return pb.PromoteVersionResponse(version=wire.encode_version(version))
 
     async def rollback(

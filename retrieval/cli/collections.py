@@ -1,16 +1,19 @@
-"""``ragstone collections``: create, list, show, delete and compact."""
+"""``ragstone collections``: create, list, show, delete, compact, and their golden queries."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
+from retrieval.cli import golden as golden_queries
 from retrieval.cli import output
 from retrieval.cli.options import JsonOption, RecipeOption, ServerOption, connect, make_recipe
 
+_SHOWN: Final = 20
 COMPACT_S: Final = 3600.0
 """Building a large graph afresh takes its time."""
 
@@ -86,3 +89,26 @@ def compact(name: NameArgument, server: ServerOption = "", as_json: JsonOption =
     with connect(server) as client:
         client.compact(name, timeout=COMPACT_S)
     output.print_json({"compacted": name}) if as_json else typer.echo(f"compacted {name}")
+
+
+@app.command()
+def golden(
+    name: NameArgument,
+    queries: golden_queries.QueriesOption = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all.")] = False,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Set or show the golden queries: what a new version has to answer well before it may serve."""
+    if clear and queries:
+        raise typer.BadParameter("--clear removes all golden queries; give it alone")
+    with connect(server) as client:
+        if queries or clear:
+            client.set_golden_queries(name, golden_queries.read(queries) if queries else [])
+        found = client.get_golden_queries(name)
+    if as_json:
+        output.print_json({"queries": [asdict(query) for query in found]})
+        return
+    for query in found[:_SHOWN]:
+        typer.echo(f"{query.id}  {output.snippet(query.text, 80)}  ({len(query.relevant)} relevant)")
+    typer.echo(f"{name} has {len(found):,} golden queries")

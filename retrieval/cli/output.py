@@ -19,6 +19,7 @@ from ragstone import errors
 from ragstone.types import (
     Citation,
     Collection,
+    Comparison,
     Document,
     Gate,
     Hit,
@@ -30,6 +31,7 @@ from ragstone.types import (
     Traffic,
     Usage,
     Version,
+    VersionEvent,
 )
 
 SNIPPET_CHARS: Final = 280
@@ -160,7 +162,16 @@ def version_json(version: Version) -> dict[str, Any]:
         "gates": [asdict(gate) for gate in version.gates],
         "parked": [asdict(text) for text in version.parked],
         "traffic": None if version.traffic is None else asdict(version.traffic),
+        "history": [
+            {"event": past.event, "at": past.at.isoformat(), "detail": _sorted(past.detail)}
+            for past in version.history
+        ],
     }
+
+
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    """A comparison, with the version that is better where that can be said."""
+    return {**asdict(found), "better": found.better or None}
 
 
 def plan_json(plan: RebuildPlan) -> dict[str, Any]:
@@ -259,7 +270,7 @@ def plan_lines(result: SearchResult) -> Iterator[str]:
 def version_facts(version: Version) -> Table:
     """A version but for what has tables of its own, and for what there is not."""
     value = version_json(version)
-    tables = ("gates", "parked", "traffic")
+    tables = ("gates", "parked", "traffic", "history")
     return facts(
         {key: entry for key, entry in value.items() if key not in tables and entry not in (None, "")}
     )
@@ -279,6 +290,48 @@ def gates_table(gates: Sequence[Gate]) -> Table:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
         table.add_row(Text(gate.name), passed, f"{gate.value:.6g}", f"{gate.limit:.6g}", Text(gate.detail))
     return table
+
+
+def history_table(history: Sequence[VersionEvent]) -> Table:
+    """What happened to a version, and what somebody did in spite of which gates."""
+    table = Table("at", "event", "detail", box=box.SIMPLE_HEAD)
+    for past in history:
+        table.add_row(f"{past.at:%Y-%m-%d %H:%M:%S}", past.event, Text("; ".join(_told(past.detail))))
+    return table
+
+
+def _told(detail: Mapping[str, Any]) -> Iterator[str]:
+    failed = [gate for gate in detail.get("gates", ()) if not gate["passed"]]
+    if detail.get("forced"):
+        yield "forced"
+    for gate in failed:
+        yield f"{gate['name']} was {gate['value']:.6g}, the limit {gate['limit']:.6g}"
+    if detail.get("instead_of"):
+        yield f"instead of {detail['instead_of']}"
+    if detail.get("reason"):
+        yield str(detail["reason"])
+
+
+def comparison_table(found: Comparison) -> Table:
+    """How each of two versions did."""
+    table = Table("version", "failed", "p50 ms", "p95 ms", "nDCG@10", box=box.SIMPLE_HEAD)
+    for one in (found.a, found.b):
+        quality = "" if one.ndcg is None else f"{one.ndcg:.4f}"
+        table.add_row(one.version, str(one.failed), f"{one.p50_ms:.1f}", f"{one.p95_ms:.1f}", quality)
+    return table
+
+
+def comparison_lines(found: Comparison) -> Iterator[str]:
+    """What is said of both together."""
+    skipped = f", {found.skipped:,} that one of them cannot be asked" if found.skipped else ""
+    yield f"{found.queries:,} queries ({found.source}){skipped}"
+    yield f"overlap@10 {found.overlap:.3f}, rank-biased overlap {found.rank_biased_overlap:.3f}"
+    if (delta := found.ndcg_delta) is not None:
+        better = f"{found.better} is better" if found.better else "which is better cannot be said"
+        yield (
+            f"nDCG@10 of {found.b.version} less {found.a.version}: {delta.mean:+.4f} "
+            f"(95%: {delta.low:+.4f} to {delta.high:+.4f}, {found.judged:,} judged): {better}"
+        )
 
 
 def shares(version: Version) -> str:

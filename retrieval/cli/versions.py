@@ -8,8 +8,9 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from ragstone.types import Version
+from ragstone.types import QuerySource, Version
 from retrieval.cli import output
+from retrieval.cli.golden import QueriesOption, read
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect
 from retrieval.cli.watching import expect_success, follow
 
@@ -33,6 +34,17 @@ def _share(text: str) -> float:
     if rest or not 0 <= share <= 1:
         raise typer.BadParameter(f"{text!r} is no share: give a percentage such as 5%, or a number 0 to 1")
     return share
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """The name and the limit of one ``--gate``."""
+    name, _, limit = text.partition("=")
+    try:
+        return name.strip(), float(limit)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not NAME=LIMIT, e.g. overlap=0.5", param_hint="--gate"
+        ) from None
 
 
 @app.command("list")
@@ -69,6 +81,8 @@ def show(
             typer.echo(note)
     if version.parked:
         output.stdout().print(output.parked_table(version.parked))
+    if version.history:
+        output.stdout().print(output.history_table(version.history))
 
 
 @app.command()
@@ -87,13 +101,53 @@ def promote(
     collection: CollectionArgument,
     name: NameArgument,
     force: Annotated[bool, typer.Option("--force", help="Even if gates did not pass.")] = False,
+    gates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gate",
+            metavar="NAME=LIMIT",
+            help="Measure anew with this limit: recall, ndcg_loss, overlap, p95_ratio. Repeatable.",
+        ),
+    ] = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Let a ready version serve. The one that served before is kept for a rollback."""
     with connect(server) as client:
-        version = client.promote(collection, name, force=force, timeout=CALL_S)
+        limits = dict(map(_limit, gates or ()))
+        version = client.promote(collection, name, force=force, gates=limits, timeout=CALL_S)
     _report(version, f"{name} serves {collection}", as_json=as_json)
+
+
+@app.command()
+def compare(
+    collection: CollectionArgument,
+    a: Annotated[str, typer.Argument(metavar="A", show_default=False, help="A version's name.")],
+    b: Annotated[str, typer.Argument(metavar="B", show_default=False, help="Another's.")],
+    queries: QueriesOption = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="What clients asked since the server started.")
+    ] = False,
+    golden: Annotated[bool, typer.Option("--golden", help="The collection's golden queries.")] = False,
+    server: ServerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask two versions the same queries, and show how their answers differ.
+
+    Without --queries, --live or --golden it takes the first that there is: live, golden, texts of chunks.
+    """
+    if (queries is not None) + live + golden > 1:
+        raise typer.BadParameter("give one of --queries, --live and --golden")
+    source = QuerySource.RECORDED if live else QuerySource.GOLDEN if golden else None
+    asked = read(queries) if queries else ()
+    with connect(server) as client:
+        found = client.compare_versions(collection, a, b, queries=asked, source=source, timeout=CALL_S)
+    if as_json:
+        output.print_json(output.comparison_json(found))
+        return
+    output.stdout().print(output.comparison_table(found))
+    for line in output.comparison_lines(found):
+        typer.echo(line)
 
 
 @app.command()

@@ -89,6 +89,7 @@ class Searcher:
                 raise exc.within(at) from exc
             raise
         self._metrics.searched(result.timings_ms, result.degraded)
+        collection.recording.heard(query)
         return result
 
     async def _tried(

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isclose
 from typing import Final
 
 import numpy as np
 
 from indexes.base import Neighbours, SearchParams
 from ragstone.errors import FailedPrecondition
-from ragstone.types import Gate
+from ragstone.types import Comparison, Gate, QuerySource
 from retrieval.store.chunks import Chunks
 from retrieval.store.documents import Documents
-from retrieval.versions.snapshots import Snapshot
+from retrieval.versions.measuring import Asked, Measuring, Rest
+from retrieval.versions.recipe import GatesSpec
+from retrieval.versions.snapshots import OpenCollection, Snapshot
 
 _K: Final = 10
 _QUERIES: Final = 64
+_MOST_ASKED: Final = 100
+"""Of the recorded queries: each is searched in both versions, while clients search too."""
 _RECALL_LIMIT: Final = 0.9
 _RECALL_SLACK: Final = 0.05
 """So far below the recipe's target a sample of this size may lie by chance."""
@@ -44,14 +49,13 @@ async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, Gate]:
     )
 
 
-async def recall(candidate: Snapshot, *, documents: Documents) -> Gate:
+async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec) -> Gate:
     """Recall@10 of the dense leg against its own exact search, for texts of some chunks as queries."""
     parts = candidate.parts
     texts = await documents.sample_texts(
         candidate.version.collection_id, candidate.version.chunking, count=_QUERIES
     )
-    target = parts.recipe.index.options.get("recall_target")
-    limit = float(target) - _RECALL_SLACK if isinstance(target, int | float) else _RECALL_LIMIT
+    limit = _recall_limit(candidate) if limits.recall is None else limits.recall
     if parts.recipe.embedder.kind == "precomputed" or not texts:
         return Gate(
             name="recall@10", passed=True, value=1.0, limit=limit, detail="not measured: no texts to ask with"
@@ -63,6 +67,84 @@ async def recall(candidate: Snapshot, *, documents: Documents) -> Gate:
     share = _share_found(found, truth)
     told = f"{len(texts)} queries against exact search"
     return Gate(name="recall@10", passed=share >= limit, value=round(share, 4), limit=limit, detail=told)
+
+
+def _recall_limit(candidate: Snapshot) -> float:
+    target = candidate.parts.recipe.index.options.get("recall_target")
+    return float(target) - _RECALL_SLACK if isinstance(target, int | float) else _RECALL_LIMIT
+
+
+async def beside(
+    collection: OpenCollection,
+    serving: Snapshot,
+    candidate: Snapshot,
+    *,
+    measuring: Measuring,
+    limits: GatesSpec,
+    rest: Rest,
+) -> tuple[Gate, ...]:
+    """How the candidate answers beside the serving version: nDCG@10 of golden queries, overlap, latency.
+
+    Overlap and latency are of what clients asked last; without any, of golden queries or texts of chunks.
+    What there are no queries for has no gate.
+    """
+    asked = await measuring.questions(collection)
+    found = await measuring.compare(
+        serving, candidate, Asked(asked.source, asked.questions[-_MOST_ASKED:]), rest=rest
+    )
+    gates = _alike(found, limits) if found.queries else ()
+    golden = await measuring.golden(collection)
+    if golden.questions:
+        gates = (_quality(await measuring.compare(serving, candidate, golden, rest=rest), limits), *gates)
+    return gates
+
+
+def _quality(found: Comparison, limits: GatesSpec) -> Gate:
+    delta = found.ndcg_delta
+    assert delta is not None, "golden queries are judged"
+    limit = -limits.ndcg_loss
+    told = f"{found.a.ndcg:.3f} to {found.b.ndcg:.3f}, 95% in {delta.low:+.3f} to {delta.high:+.3f}"
+    return Gate(
+        name="ndcg@10",
+        passed=delta.mean >= limit or isclose(delta.mean, limit, abs_tol=1e-9),
+        value=round(delta.mean, 4),
+        limit=limit,
+        detail=f"{told}; {found.judged} golden queries{_failures(found)}",
+    )
+
+
+def _alike(found: Comparison, limits: GatesSpec) -> tuple[Gate, Gate]:
+    asked = f"{found.queries} {_ASKED[found.source]}{_failures(found)}"
+    ratio = found.b.p95_ms / found.a.p95_ms if found.a.p95_ms else 1.0
+    limit, told = limits.p95_ratio or 0.0, "" if limits.p95_ratio else "no limit is set; "
+    return (
+        Gate(
+            name="overlap@10",
+            passed=found.overlap >= limits.overlap,
+            value=round(found.overlap, 4),
+            limit=limits.overlap,
+            detail=asked,
+        ),
+        Gate(
+            name="p95_ratio",
+            passed=not limit or ratio <= limit,
+            value=round(ratio, 3),
+            limit=limit,
+            detail=f"{told}{found.a.p95_ms:.1f} to {found.b.p95_ms:.1f} ms",
+        ),
+    )
+
+
+_ASKED: Final = {
+    QuerySource.GIVEN: "given queries",
+    QuerySource.RECORDED: "queries of clients",
+    QuerySource.GOLDEN: "golden queries",
+    QuerySource.CHUNKS: "texts of chunks",
+}
+
+
+def _failures(found: Comparison) -> str:
+    return f", {found.b.failed} of them failed" if found.b.failed else ""
 
 
 def _share_found(found: Neighbours, truth: Neighbours) -> float:

@@ -19,6 +19,8 @@ from retrieval.versions import gates
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.lifecycle import FOLLOWING, State
+from retrieval.versions.measuring import Measuring
+from retrieval.versions.recipe import GatesSpec
 from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
 
 log = structlog.get_logger(__name__)
@@ -57,12 +59,19 @@ class Rebuilds:
     """Runs the rebuilds of a server. Belongs to one event loop."""
 
     def __init__(
-        self, *, collections: Collections, catalog: Catalog, sources: Sources, settings: RebuildSettings
+        self,
+        *,
+        collections: Collections,
+        catalog: Catalog,
+        sources: Sources,
+        measuring: Measuring,
+        settings: RebuildSettings,
     ) -> None:
         self._collections = collections
         self._catalog = catalog
         self._sources = sources
-        self._settings = settings
+        self._measuring = measuring
+        self.settings = settings
         self._running: dict[int, Rebuild] = {}
 
     def start(self, collection: OpenCollection, version: VersionRow) -> None:
@@ -135,7 +144,7 @@ class Rebuilds:
             finally:
                 rebuild.following.set()
             if version.state in (State.BUILDING, State.CATCHING_UP):
-                await self._finish(version, rebuild)
+                await self._finish(collection, version, rebuild)
         except RagstoneError as exc:
             await self._give_up(collection, version, rebuild, exc.message)
         except Exception as exc:
@@ -143,7 +152,7 @@ class Rebuilds:
             await self._give_up(collection, version, rebuild, f"{type(exc).__name__}: {exc}")
 
     async def _follow(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
-        rest = Yielding(collection, self._settings)
+        rest = Yielding(collection, self.settings)
         opened = rebuild.opened = await self._collections.open_version(collection.row, version, rest)
         try:
             rebuild.done_at_start = opened.snapshot.parts.dense.stats().live
@@ -154,7 +163,7 @@ class Rebuilds:
             await rest_version(collection, version, opened)
             raise
 
-    async def _finish(self, version: VersionRow, rebuild: Rebuild) -> None:
+    async def _finish(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
         assert rebuild.opened is not None
         snapshot = rebuild.opened.snapshot
         await snapshot.applier.checkpoint()
@@ -163,12 +172,24 @@ class Rebuilds:
             await self._catalog.set_state(version.id, State.CATCHING_UP, expect=state)
             state = State.CATCHING_UP
         await snapshot.parts.compact()
-        recall = await gates.recall(snapshot, documents=self._sources.documents)
-        measured = (*await self.count(snapshot), recall)
+        measured = await self.measure(collection, rebuild.opened, snapshot.parts.recipe.gates)
         await self._catalog.set_state(
             version.id, State.READY, expect=state, detail={"gates": [as_json(gate) for gate in measured]}
         )
         log.info("version_ready", version=version.name, collection=snapshot.collection.name)
+
+    async def measure(
+        self, collection: OpenCollection, candidate: OpenVersion, limits: GatesSpec
+    ) -> tuple[Gate, ...]:
+        """All gates of a version that follows, as they are now. Takes as long as some hundred searches."""
+        rest = Yielding(collection, self.settings)
+        # Held: neither may be closed before the last answer.
+        with collection.lease() as serving, candidate.lease() as snapshot:
+            beside = await gates.beside(
+                collection, serving, snapshot, measuring=self._measuring, limits=limits, rest=rest
+            )
+            recall = await gates.recall(snapshot, documents=self._sources.documents, limits=limits)
+            return (*await self.count(snapshot), recall, *beside)
 
     async def count(self, snapshot: Snapshot) -> tuple[Gate, ...]:
         """Whether a version has every chunk, at a moment at which it has applied all that was written."""

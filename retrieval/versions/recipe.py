@@ -81,6 +81,27 @@ class FusionSpec(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class GatesSpec(BaseModel, frozen=True, extra="forbid"):
+    """``[gates]``: what a version has to reach before it may serve, beside the one that serves then."""
+
+    recall: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The least recall@10 of the dense leg against its own exact search. None: the recall target less what
+    a sample may miss it by."""
+    ndcg_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """So much of the mean nDCG@10 over the golden queries may be lost."""
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The least mean share of the first ten documents that both versions find."""
+    p95_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The most times the serving version's p95 latency of a search. None: it is measured, and no limit."""
+
+    def with_(self, given: Mapping[str, Any]) -> GatesSpec:
+        """These with other limits in their place. Raises InvalidArgument naming ``gates.<key>``."""
+        try:
+            return GatesSpec.model_validate({**self.model_dump(), **given})
+        except ValidationError as exc:
+            raise invalid("gates", exc) from exc
+
+
 class RerankerSpec(BaseModel, frozen=True, extra="forbid"):
     """``[reranker]``: none yet."""
 
@@ -96,6 +117,7 @@ class PinnedRecipe(BaseModel, frozen=True, extra="forbid"):
     lexical: LexicalSpec = LexicalSpec()
     fusion: FusionSpec = FusionSpec()
     reranker: RerankerSpec = RerankerSpec()
+    gates: GatesSpec = GatesSpec()
 
     def dump(self) -> str:
         """Canonical JSON, as the catalog stores it."""
@@ -108,7 +130,7 @@ class PinnedRecipe(BaseModel, frozen=True, extra="forbid"):
 
     def public(self) -> types.Recipe:
         """The recipe as clients see it."""
-        return types.Recipe(**self.model_dump(mode="json"))
+        return types.Recipe(**self.model_dump(mode="json", exclude_none=True))
 
 
 def pin(recipe: types.Recipe, defaults: Mapping[str, Mapping[str, Any]]) -> PinnedRecipe:
@@ -160,6 +182,10 @@ def change(serving: PinnedRecipe, given: types.Recipe) -> PinnedRecipe:
     changed = pin(given, serving.model_dump(mode="json"))
     if changed == serving:
         raise FailedPrecondition("the serving version has exactly this recipe: there is nothing to rebuild")
+    if changed.model_copy(update={"gates": serving.gates}) == serving:
+        raise FailedPrecondition(
+            "only the gates would change, and they are not what is built: give the limits to the promotion"
+        )
     if changed.embedder.kind == "precomputed":
         if changed.embedder != serving.embedder:
             raise InvalidArgument.at(

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from embedders.base import Embedder
 from ragstone.errors import FailedPrecondition, NotFound
-from ragstone.types import Gate, RebuildPlan, Recipe, Version
+from ragstone.types import Comparison, Gate, GoldenQuery, QuerySource, RebuildPlan, Recipe, Version
+from ragstone.types import VersionEvent as PastEvent
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import VersionEvent, VersionRow
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections, describe_version
 from retrieval.versions.gates import require_passed
-from retrieval.versions.lifecycle import Action, State, require
+from retrieval.versions.lifecycle import FOLLOWING, Action, State, require
+from retrieval.versions.measuring import Asked, Measuring, questions_of
 from retrieval.versions.planning import Planner
-from retrieval.versions.rebuild import Rebuilds, as_json, rest_version
+from retrieval.versions.rebuild import Rebuilds, Yielding, as_json, rest_version
 from retrieval.versions.recipe import PinnedRecipe, change, chunking_of
 from retrieval.versions.reembedding import Reembedding
-from retrieval.versions.snapshots import OpenCollection, Snapshot
+from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
 from retrieval.versions.traffic import Traffics
 
 log = structlog.get_logger(__name__)
@@ -44,6 +46,7 @@ class Versions:
         catalog: Catalog,
         sources: Sources,
         rebuilds: Rebuilds,
+        measuring: Measuring,
         planner: Planner,
         reembedding: Reembedding,
         traffic: Traffics,
@@ -52,6 +55,7 @@ class Versions:
         self._catalog = catalog
         self._sources = sources
         self._rebuilds = rebuilds
+        self._measuring = measuring
         self._planner = planner
         self._reembedding = reembedding
         self._traffic = traffic
@@ -121,24 +125,29 @@ class Versions:
                 return
             await asyncio.sleep(_POLL_S)
 
-    async def promote(self, collection: str, name: str, *, force: bool) -> Version:
+    async def promote(
+        self, collection: str, name: str, *, force: bool, limits: Mapping[str, Any] | None = None
+    ) -> Version:
         """Let a version serve, at once for every request that begins from now on.
 
-        Raises FailedPrecondition when its state or its gates do not allow that (``force`` passes the gates,
-        and is written down), Conflict when somebody else changed the serving version meanwhile.
+        With ``limits`` in place of its recipe's gates all of them are measured anew; else only those that
+        count, which is quick. Raises InvalidArgument naming ``gates.<key>``, FailedPrecondition when its
+        state or its gates do not allow that (``force`` passes the gates, and is written down), Conflict when
+        somebody else changed the serving version meanwhile.
         """
         opened = self._collections.get(collection)
         # Whoever asks wants this one replaced, and not what another promotion may put there meanwhile.
         before = opened.row
         row = await self._catalog.version(opened.row.id, name)
+        wanted = PinnedRecipe.load(row.recipe).gates.with_(limits) if limits else None
         if row.state == State.SERVING:
             return await self.get(collection, name)
         require(Action.PROMOTE, name, row.state)
-        await self._rebuilds.wait_until_following(row.id)
-        follower = opened.followers.get(row.id)
-        if follower is None:
-            raise FailedPrecondition(f"version {name} could not be opened: the server's log says why")
-        measured = await self._measure(follower.snapshot)
+        follower = await self._open(opened, row)
+        if wanted is None:
+            measured = await self._count_anew(follower.snapshot)
+        else:
+            measured = await self._rebuilds.measure(opened, follower, wanted)
         if not force:
             require_passed(name, measured)
         detail = {"gates": [as_json(gate) for gate in measured], "forced": force}
@@ -149,6 +158,30 @@ class Versions:
             self._traffic.end(opened)
         log.info("version_promoted", collection=collection, version=name, forced=force)
         return await self.get(collection, name)
+
+    async def compare(
+        self,
+        collection: str,
+        a: str,
+        b: str,
+        *,
+        queries: Sequence[GoldenQuery] = (),
+        source: QuerySource | None = None,
+    ) -> Comparison:
+        """Ask two versions the same: ``queries``, or those of a source; without either, the first there are.
+
+        Raises NotFound, FailedPrecondition for a version that is not open, or a source without queries.
+        """
+        opened = self._collections.get(collection)
+        rows = [await self._catalog.version(opened.row.id, name) for name in (a, b)]
+        first, second = [await self._open(opened, row) for row in rows]
+        if queries:
+            asked = Asked(QuerySource.GIVEN, questions_of(queries))
+        else:
+            asked = await self._measuring.questions(opened, source)
+        rest = Yielding(opened, self._rebuilds.settings)
+        with first.lease() as one, second.lease() as other:
+            return await self._measuring.compare(one, other, asked, rest=rest)
 
     async def rollback(self, collection: str) -> Version:
         """Let the version serve again that served before. Raises FailedPrecondition when there is none."""
@@ -215,6 +248,14 @@ class Versions:
 
     # -- inside ----------------------------------------------------------------------------------------
 
+    async def _open(self, opened: OpenCollection, row: VersionRow) -> OpenVersion:
+        await self._rebuilds.wait_until_following(row.id)
+        follower = opened.followers.get(row.id)
+        if follower is None:
+            why = "the server's log says why" if row.state in FOLLOWING else f"it is {row.state}"
+            raise FailedPrecondition(f"version {row.name} is not open: {why}")
+        return follower
+
     async def _of(self, collection: str, name: str) -> tuple[OpenCollection, VersionRow]:
         opened = self._collections.get(collection)
         return opened, await self._catalog.version(opened.row.id, name)
@@ -225,8 +266,8 @@ class Versions:
             return opened.snapshot.version.chunking
         return await asyncio.to_thread(chunking_of, wanted, embedder)
 
-    async def _measure(self, candidate: Snapshot) -> tuple[Gate, ...]:
-        """The gates, those that count anew. Recall takes too long for a promotion."""
+    async def _count_anew(self, candidate: Snapshot) -> tuple[Gate, ...]:
+        """The gates as they were measured last, but those that count as they are now: they are quick."""
         counted = await self._rebuilds.count(candidate)
         names = {gate.name for gate in counted}
         last = _gates(await self._catalog.events(candidate.version.id))
@@ -238,6 +279,13 @@ class Versions:
         follower = opened.followers.get(row.id)
         if follower is not None:
             await rest_version(opened, row, follower)
+
+    async def _history(self, opened: OpenCollection, events: Sequence[VersionEvent]) -> tuple[PastEvent, ...]:
+        names = {row.id: row.name for row in await self._catalog.versions(opened.row.id)}
+        return tuple(
+            PastEvent(event=event.event, at=event.created_at, detail=_named(event.detail, names))
+            for event in events
+        )
 
     async def _describe(self, opened: OpenCollection, row: VersionRow) -> Version:
         follower = opened.followers.get(row.id)
@@ -252,6 +300,7 @@ class Versions:
             progress=progress,
             reason=_reason(row, events),
             gates=_gates(events),
+            history=await self._history(opened, events),
             parked=self._reembedding.parked(row.id),
             traffic=self._traffic.describe(row.id),
         )
@@ -261,6 +310,13 @@ def _reason(row: VersionRow, events: Sequence[VersionEvent]) -> str:
     if row.state not in (State.FAILED, State.PAUSED) or not events:
         return ""
     return str(events[-1].detail.get("reason", ""))
+
+
+def _named(detail: Mapping[str, Any], names: Mapping[int, str]) -> Mapping[str, Any]:
+    """What an event tells, with the name of the version that served before; a deleted one has none."""
+    if "instead_of" not in detail:
+        return detail
+    return {**detail, "instead_of": names.get(detail["instead_of"], "a deleted version")}
 
 
 def _gates(events: Sequence[VersionEvent]) -> tuple[Gate, ...]:

@@ -11,6 +11,7 @@ from ragstone.errors import NotFound
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier, Offer
 from retrieval.versions.parts import Parts
+from retrieval.versions.recording import Recording
 from retrieval.versions.routing import CollectionTraffic
 
 
@@ -73,6 +74,8 @@ class OpenCollection:
         """The versions that are not open, by id: those that may go on still need the journal."""
         self.traffic: CollectionTraffic | None = None
         """The versions that get a share of the live searches beside the serving one; None while none does."""
+        self.recording = Recording()
+        """A sample of what clients ask."""
         self.requests = 0
         """How many have begun: whoever yields to them looks whether it grows."""
 
