@@ -16,7 +16,8 @@ from ragstone.types import Query
 
 _KEPT: Final = 256
 _PAUSE_S: Final = 0.02
-"""Between two that are kept: at high rates recording costs nothing, and the sample reaches further back."""
+"""Between two that are kept once there are enough: at high rates recording costs nothing, and the sample
+reaches further back."""
 
 
 class Recording:
@@ -34,7 +35,7 @@ class Recording:
     def heard(self, query: Query) -> None:
         """A client has asked ``query``, and it was answered. A further page is no query of its own."""
         now = self._clock()
-        if now < self._next or query.page_token:
+        if query.page_token or (now < self._next and len(self._queries) == self._kept):
             return
         self._next = now + self._pause_s
         key = _key(query)

@@ -19,18 +19,23 @@ from ragstone.types import (
     AnswerEvent,
     Citation,
     Collection,
+    Comparison,
     Contexts,
     Document,
     Done,
     FinishReason,
     Gate,
+    GoldenQuery,
     Hit,
+    Interval,
     Latency,
     LegScore,
+    MeasuredVersion,
     MissingText,
     MissingTexts,
     Progress,
     Query,
+    QuerySource,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -70,6 +75,18 @@ READY = replace(
     state="ready",
     progress=None,
     gates=(Gate(name="recall", passed=True, value=0.99, limit=0.98, detail="100 queries"),),
+)
+GOLDEN = GoldenQuery(id="q1", text="When is the light lit?", relevant={"7": 2, "9": 1})
+COMPARISON = Comparison(
+    a=MeasuredVersion(version="v1", failed=0, p50_ms=5.0, p95_ms=9.0, ndcg=0.7),
+    b=MeasuredVersion(version="v2", failed=1, p50_ms=4.0, p95_ms=8.0, ndcg=0.75),
+    source=QuerySource.GOLDEN,
+    queries=100,
+    skipped=2,
+    overlap=0.8,
+    rank_biased_overlap=0.85,
+    judged=100,
+    ndcg_delta=Interval(mean=0.05, low=0.01, high=0.09),
 )
 TRAFFIC = Traffic(
     shadow=0.2,
@@ -203,8 +220,23 @@ class FakeApplication:
         finally:
             self.stopped.set()
 
-    async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
-        self._called("promote_version", collection=collection, name=name, force=force)
+    async def set_golden_queries(self, name: str, queries: Sequence[GoldenQuery]) -> None:
+        self._called("set_golden_queries", name=name, queries=queries)
+
+    async def get_golden_queries(self, name: str) -> list[GoldenQuery]:
+        self._called("get_golden_queries", name=name)
+        return [GOLDEN]
+
+    async def compare_versions(
+        self, collection: str, a: str, b: str, *, queries: Sequence[GoldenQuery], source: QuerySource | None
+    ) -> Comparison:
+        self._called("compare_versions", a=a, b=b, queries=queries, source=source)
+        return COMPARISON
+
+    async def promote_version(
+        self, collection: str, name: str, *, force: bool, limits: Mapping[str, Any] | None = None
+    ) -> Version:
+        self._called("promote_version", collection=collection, name=name, force=force, limits=limits)
         return replace(READY, state="serving")
 
     async def rollback(self, collection: str) -> Version:

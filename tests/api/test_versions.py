@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragstone import AsyncClient, Client, Recipe, errors
+from ragstone import AsyncClient, Client, GoldenQuery, QuerySource, Recipe, errors
+from tests.api.conftest import COMPARISON, GOLDEN
 
 OVERLAY = Recipe(index={"kind": "ivf_pq", "shards": 4})
 
@@ -43,6 +44,50 @@ async def test_promotion_is_forced_only_on_request(either: Any, app: Any) -> Non
     assert (await either.promote("docs", "v2")).state == "serving"
     await either.promote("docs", "v2", force=True)
     assert [arguments["force"] for _, arguments in app.calls] == [False, True]
+
+
+async def test_a_promotion_may_bring_its_own_limits(either: Any, app: Any) -> None:
+    await either.promote("docs", "v2", gates={"overlap": 0.5})
+    assert [arguments["limits"] for _, arguments in app.calls] == [{"overlap": 0.5}]
+
+
+async def test_two_versions_are_compared_on_queries_of_the_callers(either: Any, app: Any) -> None:
+    assert await either.compare_versions("docs", "v1", "v2", queries=[GOLDEN]) == COMPARISON
+    assert app.calls == [("compare_versions", {"a": "v1", "b": "v2", "queries": [GOLDEN], "source": None})]
+
+
+async def test_two_versions_are_compared_on_queries_of_a_source(either: Any, app: Any) -> None:
+    await either.compare_versions("docs", "v1", "v2", source="recorded")
+    assert app.calls[0][1]["source"] is QuerySource.RECORDED
+
+
+async def test_an_unknown_source_is_refused_with_those_there_are(either: Any, app: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match="recorded") as caught:
+        await either.compare_versions("docs", "v1", "v2", source="yesterday")
+    assert [violation.field for violation in caught.value.violations] == ["source"]
+
+
+async def test_golden_queries_are_set_and_shown(either: Any, app: Any) -> None:
+    await either.set_golden_queries("docs", [GOLDEN])
+    assert await either.get_golden_queries("docs") == [GOLDEN]
+    assert app.calls[0] == ("set_golden_queries", {"name": "docs", "queries": [GOLDEN]})
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        (GoldenQuery(text="", relevant={"1": 1}), "queries[1].text"),
+        (GoldenQuery(text="x", relevant={"1": 0}), 'queries[1].relevant["1"]'),
+        (GoldenQuery(text="x"), "queries[1]"),
+    ],
+)
+async def test_a_golden_query_that_says_nothing_is_refused_by_its_place(
+    either: Any, app: Any, query: GoldenQuery, field: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await either.set_golden_queries("docs", [GOLDEN, query])
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert app.calls == []
 
 
 async def test_a_gate_that_does_not_pass_tells_its_numbers(either: Any, app: Any) -> None:

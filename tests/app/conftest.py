@@ -1,6 +1,6 @@
 """The whole application behind the API, in process, on real parts; only the model is the hashing one."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,9 +39,6 @@ class App:
 
     async def found(self, query: Query, collection: str = "docs") -> Sequence[str]:
         return [hit.document_id for hit in (await self.search(query, collection)).hits]
-
-
-Reopen = Callable[[], Awaitable[App]]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,22 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import Result
 
-from ragstone import Gate, Latency, Progress, RebuildPlan, Recipe, Traffic, Version, errors
+from ragstone import (
+    Comparison,
+    Gate,
+    GoldenQuery,
+    Interval,
+    Latency,
+    MeasuredVersion,
+    Progress,
+    QuerySource,
+    RebuildPlan,
+    Recipe,
+    Traffic,
+    Version,
+    VersionEvent,
+    errors,
+)
 from retrieval.api.server import Server, ServerOptions
 from retrieval.cli import output, watching
 from retrieval.telemetry import Metrics
@@ -52,6 +67,17 @@ READY = replace(
     gates=(Gate(name="recall", passed=False, value=0.91, limit=0.98, detail="100 queries"),),
 )
 FAILED = replace(READY, state="failed", reason="the disk is full", gates=())
+COMPARISON = Comparison(
+    a=MeasuredVersion(version="v1", failed=0, p50_ms=5.0, p95_ms=9.0, ndcg=0.7),
+    b=MeasuredVersion(version="v2", failed=1, p50_ms=4.0, p95_ms=8.0, ndcg=0.75),
+    source=QuerySource.RECORDED,
+    queries=100,
+    skipped=2,
+    overlap=0.8,
+    rank_biased_overlap=0.85,
+    judged=100,
+    ndcg_delta=Interval(mean=0.05, low=0.01, high=0.09),
+)
 PLAN = RebuildPlan(
     recipe=BUILDING.recipe,
     space="s",
@@ -100,8 +126,16 @@ class Rebuilds:
         for version in self.stages:
             yield version
 
-    async def promote_version(self, collection: str, name: str, *, force: bool) -> Version:
-        self._called("promote", collection, name, force)
+    async def compare_versions(
+        self, collection: str, a: str, b: str, *, queries: Sequence[GoldenQuery], source: QuerySource | None
+    ) -> Comparison:
+        self._called("compare", collection, a, b, len(queries), source)
+        return COMPARISON
+
+    async def promote_version(
+        self, collection: str, name: str, *, force: bool, limits: Mapping[str, Any]
+    ) -> Version:
+        self._called("promote", collection, name, force, limits)
         return replace(READY, state="serving")
 
     async def rollback(self, collection: str) -> Version:
@@ -359,8 +393,13 @@ def test_a_version_as_json_has_progress_reason_and_gates(run_json: RunJson, rebu
 @pytest.mark.parametrize(
     ("command", "call", "said"),
     [
-        (("promote", "docs", "v2"), ("promote", "docs", "v2", False), "v2 serves docs"),
-        (("promote", "docs", "v2", "--force"), ("promote", "docs", "v2", True), "v2 serves docs"),
+        (("promote", "docs", "v2"), ("promote", "docs", "v2", False, {}), "v2 serves docs"),
+        (("promote", "docs", "v2", "--force"), ("promote", "docs", "v2", True, {}), "v2 serves docs"),
+        (
+            ("promote", "docs", "v2", "--gate", "overlap=0.5", "--gate", "p95_ratio=2"),
+            ("promote", "docs", "v2", False, {"overlap": 0.5, "p95_ratio": 2}),
+            "v2 serves docs",
+        ),
         (("rollback", "docs"), ("rollback", "docs"), "v1 serves docs again"),
         (("pause", "docs", "v2"), ("pause", "docs", "v2"), "v2 is paused"),
         (("resume", "docs", "v2"), ("resume", "docs", "v2"), "v2 is building"),
@@ -461,6 +500,55 @@ def test_traffic_as_json_has_every_field(run_json: RunJson, rebuilds: Rebuilds) 
     assert run_json("versions", "show", "docs", "v2")["traffic"] is None
     rebuilds.stages = [replace(READY, traffic=TRAFFIC)]
     assert run_json("versions", "show", "docs", "v2")["traffic"] == asdict(TRAFFIC)
+
+
+# -- comparisons ------------------------------------------------------------------------------
+
+
+def test_a_comparison_shows_both_versions_and_which_is_better(run: Run, rebuilds: Rebuilds) -> None:
+    shown = run("versions", "compare", "docs", "v1", "v2", "--live").stdout
+    assert rebuilds.calls == [("compare", "docs", "v1", "v2", 0, QuerySource.RECORDED)]
+    assert "overlap@10 0.800" in shown
+    assert "v2 is better" in shown
+
+
+def test_a_comparison_as_json_has_every_number(run_json: RunJson, rebuilds: Rebuilds) -> None:
+    value = run_json("versions", "compare", "docs", "v1", "v2")
+    assert value == {**asdict(COMPARISON), "better": "v2"}
+
+
+def test_a_comparison_asks_the_queries_of_a_file(run: Run, rebuilds: Rebuilds, tmp_path: Path) -> None:
+    file = tmp_path / "queries.jsonl"
+    file.write_text('{"text": "a light"}\n\n{"_id": "b", "text": "a tower", "relevant": {"7": 1}}\n')
+    assert run("versions", "compare", "docs", "v1", "v2", "--queries", str(file)).exit_code == 0
+    assert rebuilds.calls == [("compare", "docs", "v1", "v2", 2, None)]
+
+
+@pytest.mark.parametrize("line", ["no JSON", "[]", '{"text": " "}', '{"text": "x", "relevant": ["7"]}'])
+def test_a_line_that_is_no_query_is_named(run: Run, rebuilds: Rebuilds, tmp_path: Path, line: str) -> None:
+    file = tmp_path / "queries.jsonl"
+    file.write_text(f'{{"text": "a light"}}\n{line}\n')
+    result = run("versions", "compare", "docs", "v1", "v2", "--queries", str(file))
+    assert result.exit_code == 1
+    assert "queries.jsonl:2" in result.stderr
+
+
+def test_one_source_of_queries_at_a_time(run: Run, rebuilds: Rebuilds) -> None:
+    assert run("versions", "compare", "docs", "v1", "v2", "--live", "--golden").exit_code == 2
+
+
+def test_a_limit_that_is_none_is_wrong_usage(run: Run, rebuilds: Rebuilds) -> None:
+    result = run("versions", "promote", "docs", "v2", "--gate", "overlap")
+    assert result.exit_code == 2
+    assert rebuilds.calls == []
+
+
+def test_a_forced_promotion_is_shown_with_the_gates_that_failed(run: Run, rebuilds: Rebuilds) -> None:
+    told = {"forced": True, "instead_of": "v1", "gates": [asdict(gate) for gate in READY.gates]}
+    past = VersionEvent(event="serving", at=READY.created_at, detail=told)
+    rebuilds.stages = [replace(READY, history=(past,))]
+    shown = " ".join(run("versions", "show", "docs", "v2").stdout.split())
+    assert "forced; recall was 0.91, the limit 0.98; instead of v1" in shown
 
 
 @pytest.mark.parametrize(("answer", "deleted"), [("y\n", True), ("n\n", False), ("", False)])
