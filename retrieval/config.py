@@ -47,6 +47,10 @@ class RebuildSettings(BaseModel, frozen=True, extra="forbid"):
 
     busy_share: float = Field(0.5, gt=0, le=1)
     """Of the time that a rebuild works while requests come in; it takes all of it while none do."""
+    adapter_texts: int = Field(2_000, ge=0)
+    """Texts from which a query adapter is learned when a version moves to another space; 0 learns none."""
+    adapter_recall: float = Field(0.6, ge=0, le=1)
+    """The least recall@10 of a query adapter, on texts that it has not seen, with which it is used."""
     rollback_window_s: float = Field(86_400.0, ge=0)
     """So long a version that served before follows on, ready for a rollback; then it is deleted."""
 

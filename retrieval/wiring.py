@@ -47,6 +47,7 @@ from retrieval.query.answer import Answerer
 from retrieval.query.hydration import Hydrator
 from retrieval.query.pages import decode_position, encode_position
 from retrieval.query.search import Searcher
+from retrieval.store.adapters import Adapters
 from retrieval.store.catalog import Catalog
 from retrieval.store.chunks import Chunks
 from retrieval.store.database import Database
@@ -57,6 +58,7 @@ from retrieval.store.journal import Journal
 from retrieval.store.traffic import Shares
 from retrieval.store.values import DocumentRow
 from retrieval.telemetry import Metrics, configure_logging
+from retrieval.versions.adapting import Adapting
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.gauges import CollectionGauges
@@ -422,11 +424,15 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
     searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
     golden = GoldenQueries(database)
     measuring = Measuring(ask=searcher.on, golden=golden, texts=documents)
+    adapting = Adapting(
+        opener=opener, sources=sources, adapters=Adapters(database), settings=settings.rebuild
+    )
     rebuilds = Rebuilds(
         collections=collections,
         catalog=catalog,
         sources=sources,
         measuring=measuring,
+        adapting=adapting,
         settings=settings.rebuild,
     )
     await rebuilds.open()
@@ -450,6 +456,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         sources=sources,
         rebuilds=rebuilds,
         measuring=measuring,
+        adapting=adapting,
         planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
         reembedding=reembedding,
         traffic=traffic,

@@ -413,6 +413,7 @@ class AsyncClient:
         fusion: Fusion | str | None = None,
         depth: int | None = None,
         min_seq: int | None = None,
+        space: str | None = None,
         request_key: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[AnswerEvent]:
@@ -429,6 +430,7 @@ class AsyncClient:
             language=language,
             depth=depth,
             min_seq=min_seq,
+            space=space,
             request_key=request_key,
         )
         return self._connection.stream(calls.answer(collection, asked), timeout)

@@ -401,6 +401,7 @@ class Client:
         fusion: Fusion | str | None = None,
         depth: int | None = None,
         min_seq: int | None = None,
+        space: str | None = None,
         request_key: str = "",
         timeout: float | None = None,
     ) -> Iterator[AnswerEvent]:
@@ -417,6 +418,7 @@ class Client:
             language=language,
             depth=depth,
             min_seq=min_seq,
+            space=space,
             request_key=request_key,
         )
         return self._connection.stream(calls.answer(collection, asked), timeout)

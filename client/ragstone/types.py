@@ -110,8 +110,35 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueryAdapter:
+    """A map of queries in one space into another: a model that is new asks an index of the old one.
+
+    ``kind`` is empty while there is none, and ``reason`` says why.
+    """
+
+    kind: str = ""
+    from_space: str = ""
+    """Of the queries."""
+    into_space: str = ""
+    """Of the index."""
+    recall: float = 0.0
+    """Of the ten nearest texts in the query's own space, the share that was found through the adapter: its
+    mean over texts that it had not seen."""
+    limit: float = 0.0
+    """What that has to reach."""
+    passed: bool = False
+    """Whether it may be used."""
+    texts: int = 0
+    """How many it was learned from and measured on."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """One search. Give ``text``, or ``vector`` with its ``space``, or both.
+
+    ``space`` without a vector is the space whose model embeds ``text``, where that is not the serving
+    version's but that of one that is being built.
 
     ``depth`` is the number of candidates each leg gives to fusion; the server has a default.
     ``min_seq`` waits until the serving version has applied that journal position.
@@ -148,6 +175,8 @@ class SearchResult:
     next_page_token: str = ""
     plan: Mapping[str, str] = field(default_factory=dict)
     """How each leg looked, where it tells; filled when the query asked to ``explain``."""
+    adapter: QueryAdapter | None = None
+    """Given when the query was in another space and was mapped into the version's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +329,8 @@ class Version:
     """Texts that re-embedding jobs could not embed, since the server started; at most the first 100."""
     traffic: Traffic | None = None
     """Given once it was sent a share of the live searches, until it serves."""
+    adapter: QueryAdapter | None = None
+    """The map of its space into the serving version's, once one was learned, or could not be."""
     history: tuple[VersionEvent, ...] = ()
     """What happened to it, oldest first; only where versions are asked for, not within a collection."""
 
@@ -469,6 +500,8 @@ class Contexts:
     space: str = ""
     seq: int = 0
     degraded: tuple[str, ...] = ()
+    adapter: QueryAdapter | None = None
+    """As in a ``SearchResult``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ from ragstone.types import (
     WriteResult,
 )
 from ragstone.v1 import retrieval_pb2, values_pb2
+from ragstone.wire_versions import decode_adapter, encode_adapter
 
 MAX_TEXT_BYTES: Final = 8 * 2**20
 """UTF-8 bytes of one document's text."""
@@ -137,8 +138,6 @@ def decode_write_result(message: values_pb2.WriteResult) -> WriteResult:
 
 def encode_query(query: Query, at: str = "query.") -> retrieval_pb2.Query:
     """A query. Raises InvalidArgument under the path ``at``."""
-    if query.space is not None and query.vector is None:
-        raise InvalidArgument.at(f"{at}space", "belongs to a vector, and there is none")
     return build(
         retrieval_pb2.Query,
         at,
@@ -154,6 +153,7 @@ def encode_query(query: Query, at: str = "query.") -> retrieval_pb2.Query:
         page_token=query.page_token,
         min_seq=query.min_seq,
         request_key=query.request_key,
+        space=query.space if query.vector is None else None,
     )
 
 
@@ -163,7 +163,7 @@ def decode_query(message: retrieval_pb2.Query, *, vector: ToVector = decode_floa
     return Query(
         text=message.text,
         vector=vector(message.vector.values) if given else None,
-        space=(message.vector.space or None) if given else None,
+        space=(message.vector.space if given else message.space) or None,
         k=message.k if message.HasField("k") else 10,
         mode=_MODE_OF[message.mode],
         filter=message.filter,
@@ -243,6 +243,8 @@ def put_result(message: retrieval_pb2.SearchResult, result: SearchResult) -> Non
     message.timings_ms.update(result.timings_ms)
     message.next_page_token = result.next_page_token
     message.plan.update(result.plan)
+    if result.adapter is not None:
+        message.adapter.CopyFrom(encode_adapter(result.adapter))
     put_hits(message.hits, result.hits)
 
 
@@ -257,6 +259,7 @@ def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
         timings_ms=dict(sorted(message.timings_ms.items())),
         next_page_token=message.next_page_token,
         plan=dict(message.plan),
+        adapter=decode_adapter(message.adapter) if message.HasField("adapter") else None,
     )
 
 
@@ -275,7 +278,11 @@ def encode_event(event: AnswerEvent) -> retrieval_pb2.AnswerResponse:
             return retrieval_pb2.AnswerResponse(text_delta=retrieval_pb2.TextDelta(text=event.text))
         case Contexts():
             contexts = retrieval_pb2.Contexts(
-                version=event.version, space=event.space, seq=event.seq, degraded=event.degraded
+                version=event.version,
+                space=event.space,
+                seq=event.seq,
+                degraded=event.degraded,
+                adapter=None if event.adapter is None else encode_adapter(event.adapter),
             )
             put_hits(contexts.hits, event.hits)
             return retrieval_pb2.AnswerResponse(contexts=contexts)
@@ -304,6 +311,7 @@ def _decode_contexts(message: retrieval_pb2.Contexts) -> Contexts:
         space=message.space,
         seq=message.seq,
         degraded=tuple(message.degraded),
+        adapter=decode_adapter(message.adapter) if message.HasField("adapter") else None,
     )
 
 

@@ -21,6 +21,7 @@ from ragstone.types import (
     MissingTexts,
     ParkedText,
     Progress,
+    QueryAdapter,
     QuerySource,
     RebuildPlan,
     Recipe,
@@ -75,6 +76,7 @@ def encode_version(version: Version) -> values_pb2.Version:
             values_pb2.ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in version.parked
         ],
         traffic=None if version.traffic is None else _encode_traffic(version.traffic),
+        adapter=None if version.adapter is None else encode_adapter(version.adapter),
         history=[
             values_pb2.VersionEvent(
                 event=past.event, at=encode_time(past.at), detail=encode_options(past.detail, "detail")
@@ -101,11 +103,25 @@ def decode_version(message: values_pb2.Version) -> Version:
         gates=tuple(map(_decode_gate, message.gates)),
         parked=tuple(ParkedText(chunk_id=parked.chunk_id, reason=parked.reason) for parked in message.parked),
         traffic=_decode_traffic(message.traffic) if message.HasField("traffic") else None,
+        adapter=decode_adapter(message.adapter) if message.HasField("adapter") else None,
         history=tuple(
             VersionEvent(event=past.event, at=decode_time(past.at), detail=decode_options(past.detail))
             for past in message.history
         ),
     )
+
+
+def encode_adapter(adapter: QueryAdapter) -> values_pb2.QueryAdapter:
+    """A query adapter."""
+    return values_pb2.QueryAdapter(**{name: getattr(adapter, name) for name in _ADAPTER})
+
+
+def decode_adapter(message: values_pb2.QueryAdapter) -> QueryAdapter:
+    """The reverse of ``encode_adapter``."""
+    return QueryAdapter(**{name: getattr(message, name) for name in _ADAPTER})
+
+
+_ADAPTER: Final = ("kind", "from_space", "into_space", "recall", "limit", "passed", "texts", "reason")
 
 
 def _encode_progress(progress: Progress) -> values_pb2.Progress:

@@ -25,6 +25,7 @@ from ragstone.types import (
     Hit,
     Latency,
     ParkedText,
+    QueryAdapter,
     RebuildPlan,
     Recipe,
     SearchResult,
@@ -116,7 +117,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def search_json(result: SearchResult) -> dict[str, Any]:
-    """A search's result; ``plan`` only where the search explained itself."""
+    """A search's result; ``plan`` and ``adapter`` only where there are any."""
     value: dict[str, Any] = {
         "hits": [hit_json(hit) for hit in result.hits],
         "version": result.version,
@@ -127,6 +128,8 @@ def search_json(result: SearchResult) -> dict[str, Any]:
     }
     if result.plan:
         value["plan"] = dict(result.plan)
+    if result.adapter is not None:
+        value["adapter"] = asdict(result.adapter)
     return value
 
 
@@ -162,6 +165,7 @@ def version_json(version: Version) -> dict[str, Any]:
         "gates": [asdict(gate) for gate in version.gates],
         "parked": [asdict(text) for text in version.parked],
         "traffic": None if version.traffic is None else asdict(version.traffic),
+        "adapter": None if version.adapter is None else asdict(version.adapter),
         "history": [
             {"event": past.event, "at": past.at.isoformat(), "detail": _sorted(past.detail)}
             for past in version.history
@@ -259,6 +263,8 @@ def result_line(result: SearchResult) -> str:
     """What answered and how long it took, on one line."""
     total = result.timings_ms.get("total", sum(result.timings_ms.values()))
     line = f"version {result.version}, space {result.space}, seq {result.seq}, {total:.1f} ms"
+    if result.adapter is not None:
+        line = f"{line}, asked in {result.adapter.from_space} ({result.adapter.kind})"
     return f"{line}, without: {', '.join(result.degraded)}" if result.degraded else line
 
 
@@ -270,7 +276,7 @@ def plan_lines(result: SearchResult) -> Iterator[str]:
 def version_facts(version: Version) -> Table:
     """A version but for what has tables of its own, and for what there is not."""
     value = version_json(version)
-    tables = ("gates", "parked", "traffic", "history")
+    tables = ("gates", "parked", "traffic", "history", "adapter")
     return facts(
         {key: entry for key, entry in value.items() if key not in tables and entry not in (None, "")}
     )
@@ -290,6 +296,17 @@ def gates_table(gates: Sequence[Gate]) -> Table:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
         table.add_row(Text(gate.name), passed, f"{gate.value:.6g}", f"{gate.limit:.6g}", Text(gate.detail))
     return table
+
+
+def adapter_line(adapter: QueryAdapter) -> str:
+    """What is known of the adapter of a version that is being built, on one line."""
+    if not adapter.kind:
+        return f"query adapter: none, {adapter.reason}"
+    may = "may be used" if adapter.passed else "may not be used"
+    return (
+        f"query adapter: {adapter.kind}, recall@10 {adapter.recall:.3f} (limit {adapter.limit:g}, "
+        f"{adapter.texts:,} texts): {may}"
+    )
 
 
 def history_table(history: Sequence[VersionEvent]) -> Table:

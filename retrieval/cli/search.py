@@ -45,6 +45,17 @@ RequestKeyOption = Annotated[
 ]
 
 
+SpaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        metavar="SPACE",
+        show_default="the serving version's",
+        help="Whose model embeds the query: of a version that is being built, through its adapter.",
+    ),
+]
+
+
 def fusion_of(kind: FusionKind | None) -> Fusion | None:
     """The fusion that ``--fusion`` names; ``None`` leaves it to the collection's recipe."""
     return None if kind is None else Fusion(kind=kind.value)
@@ -61,6 +72,7 @@ def search(
         str | None, typer.Option(metavar="CODE", show_default="detected", help="The query's language.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each leg thought of a hit.")] = False,
+    space: SpaceOption = None,
     request_key: RequestKeyOption = "",
     timeout: TimeoutOption = None,
     server: ServerOption = "",
@@ -77,6 +89,7 @@ def search(
             fusion=fusion_of(fusion),
             language=language,
             explain=explain,
+            space=space,
             request_key=request_key,
             timeout=timeout,
         )
@@ -135,6 +148,7 @@ def ask(
     k: Annotated[int, typer.Option("-k", "--k", help="How many passages the answer may use.")] = 5,
     mode: ModeOption = Mode.HYBRID,
     where: FilterOption = "",
+    space: SpaceOption = None,
     request_key: RequestKeyOption = "",
     timeout: TimeoutOption = None,
     server: ServerOption = "",
@@ -144,7 +158,14 @@ def ask(
     answer = Transcript()
     with connect(server) as client:
         events = client.answer(
-            collection, question, k=k, mode=mode, filter=where, request_key=request_key, timeout=timeout
+            collection,
+            question,
+            k=k,
+            mode=mode,
+            filter=where,
+            space=space,
+            request_key=request_key,
+            timeout=timeout,
         )
         for event in events:
             answer.add(event)

@@ -75,6 +75,8 @@ def show(
     output.stdout().print(output.version_facts(version))
     if version.gates:
         output.stdout().print(output.gates_table(version.gates))
+    if version.adapter:
+        typer.echo(output.adapter_line(version.adapter))
     if version.traffic:
         output.stdout().print(output.traffic_table(version.traffic))
         for note in output.traffic_notes(version.traffic):

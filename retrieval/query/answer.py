@@ -44,6 +44,7 @@ class Answerer:
             space=result.space,
             seq=result.seq,
             degraded=result.degraded,
+            adapter=result.adapter,
         )
         prompt = Prompt(
             question=query.text,

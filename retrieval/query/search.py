@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import perf_counter
 
@@ -20,6 +20,7 @@ from retrieval.query.hydration import Hydrator, Passage
 from retrieval.query.pages import decode_page, encode_page, page_version
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Metrics, Stopwatch
+from retrieval.versions.new_model import NewModel
 from retrieval.versions.recipe import FusionSpec, fusion_of
 from retrieval.versions.routing import CollectionTraffic
 from retrieval.versions.snapshots import OpenCollection, Snapshot
@@ -72,7 +73,7 @@ class Searcher:
 
     async def on(self, snapshot: Snapshot, query: Query) -> SearchResult:
         """What a leased snapshot answers, whichever version serves. Raises as ``search`` does."""
-        return await self._answer(snapshot, query, Stopwatch())
+        return await self._answer(snapshot, query, Stopwatch(), {})
 
     async def _search(
         self, collection: OpenCollection, query: Query, tenant: str, deadline_s: float | None, *, at: str
@@ -81,7 +82,7 @@ class Searcher:
             watch = Stopwatch()
             if collection.traffic is None:
                 with _lease(collection, query) as snapshot:
-                    result = await self._answer(snapshot, query, watch)
+                    result = await self._answer(snapshot, query, watch, collection.new_models)
             else:
                 result = await self._tried(collection, collection.traffic, query, tenant, deadline_s, watch)
         except RagstoneError as exc:
@@ -105,14 +106,14 @@ class Searcher:
         canary = traffic.canary(query, tenant)
         if canary is None:
             with _lease(collection, query) as snapshot:
-                result = await self._answer(snapshot, query, watch)
+                result = await self._answer(snapshot, query, watch, collection.new_models)
             traffic.served(query, result)
             return result
         patience_s, failure = canary.patience_s(deadline_s), ""
         try:
             async with asyncio.timeout(patience_s):
                 with collection.lease(canary.version.id) as snapshot:
-                    result = await self._answer(snapshot, query, watch)
+                    result = await self._answer(snapshot, query, watch, {})
             if not result.degraded:
                 canary.answered(result)
                 return result
@@ -123,7 +124,7 @@ class Searcher:
             failure = f"{type(exc).__name__}: {exc}"
         began = perf_counter()
         with _lease(collection, query) as snapshot:
-            result = await self._answer(snapshot, query, watch)
+            result = await self._answer(snapshot, query, watch, collection.new_models)
         # What the serving version cannot answer either, the caller or a model got wrong, and not the canary.
         if failure and not result.degraded:
             canary.gave_way(failure)
@@ -131,14 +132,16 @@ class Searcher:
             canary.ran_late(patience_s, perf_counter() - began)
         return result
 
-    async def _answer(self, snapshot: Snapshot, query: Query, watch: Stopwatch) -> SearchResult:
+    async def _answer(
+        self, snapshot: Snapshot, query: Query, watch: Stopwatch, new_models: Mapping[str, NewModel]
+    ) -> SearchResult:
         before = decode_page(query, snapshot.version.id)
         if query.min_seq is not None:
             with watch.stage(telemetry.STAGE_WAIT):
                 await self._wait_for(snapshot, query.min_seq)
         fusion = fusion_of(snapshot.parts.recipe.fusion, query.fusion)
         seq = snapshot.applier.progress.applied_seq
-        legs = _Legs(snapshot, query, _depth(query, fusion, before), watch)
+        legs = _Legs(snapshot, query, _depth(query, fusion, before), watch, new_models)
         rankings, degraded = await _run(legs.planned())
         with watch.stage(telemetry.STAGE_FUSE):
             fused = fuse(rankings, fusion)
@@ -160,6 +163,7 @@ class Searcher:
             timings_ms=watch.total(),
             next_page_token=token,
             plan=legs.explain() if query.explain else {},
+            adapter=None if legs.new_model is None else legs.new_model.told,
         )
 
     async def _wait_for(self, snapshot: Snapshot, min_seq: int) -> None:
@@ -192,12 +196,22 @@ def _lease(collection: OpenCollection, query: Query) -> AbstractContextManager[S
 class _Legs:
     """The legs of one query, planned against one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, query: Query, depth: int, watch: Stopwatch) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        query: Query,
+        depth: int,
+        watch: Stopwatch,
+        new_models: Mapping[str, NewModel],
+    ) -> None:
         self._parts = snapshot.parts
         self._query = query
         self._depth = depth
         self._watch = watch
         self._allow = self._allowed()
+        self._new_models = new_models
+        self.new_model: NewModel | None = None
+        """The one in whose space the query is; None where that is the version's own."""
 
     def planned(self) -> dict[str, Leg]:
         """The legs that this query needs. Raises InvalidArgument for what they lack."""
@@ -211,6 +225,7 @@ class _Legs:
                 )
             legs[telemetry.LEG_LEXICAL] = self._lexical
         if query.mode in (Mode.HYBRID, Mode.DENSE):
+            self.new_model = self._named_model()
             vector = self._given_vector()
             legs[telemetry.LEG_DENSE] = self._dense if vector is None else lambda: self._nearest(vector)
         return legs
@@ -220,7 +235,11 @@ class _Legs:
         dense = self._parts.dense
         if self._query.mode is Mode.LEXICAL or not isinstance(dense, Explainable):
             return {}
-        return {telemetry.LEG_DENSE: dense.explain(self._depth, allow=self._allow)}
+        told = dense.explain(self._depth, allow=self._allow)
+        if self.new_model is not None:
+            adapter = self.new_model.told
+            told = f"by the adapter {adapter.kind} from {adapter.from_space}: {told}"
+        return {telemetry.LEG_DENSE: told}
 
     def _allowed(self) -> BitMap64 | None:
         if not self._query.filter:
@@ -228,6 +247,21 @@ class _Legs:
         with self._watch.stage(telemetry.STAGE_FILTER):
             parsed = parse(self._query.filter)
             return None if parsed is None else self._parts.metadata.select(parsed)
+
+    def _named_model(self) -> NewModel | None:
+        """Raises SpaceMismatch for a space that is neither the version's nor that of a new model."""
+        asked, space = self._query.space, self._parts.embedder.space
+        if not asked or asked in (space.id, space.name):
+            return None
+        for model in self._new_models.values():
+            if asked in (model.told.from_space, model.embedder.space.name):
+                return model
+        raise SpaceMismatch.at(
+            "space" if self._query.vector is None else "vector",
+            f"is of space {asked!r}, the serving version's vectors are of {space.id!r}",
+            query_space=asked,
+            serving_space=space.id,
+        )
 
     def _given_vector(self) -> Vectors | None:
         query, space = self._query, self._parts.embedder.space
@@ -239,19 +273,18 @@ class _Legs:
             if not query.text.strip():
                 raise InvalidArgument.at("text", "is empty; give text or a vector")
             return None
-        if query.space and query.space not in (space.id, space.name):
-            raise SpaceMismatch.at(
-                "vector",
-                f"is of space {query.space!r}, the serving version's vectors are of {space.id!r}",
-                query_space=query.space,
-                serving_space=space.id,
-            )
-        cosine = self._parts.recipe.index.metric == "cosine"
-        return check_vector(query.vector, space.dim, cosine=cosine).reshape(1, -1)
+        cosine, model = self._parts.recipe.index.metric == "cosine", self.new_model
+        if model is None:
+            return check_vector(query.vector, space.dim, cosine=cosine).reshape(1, -1)
+        vectors = check_vector(query.vector, model.embedder.space.dim, cosine=cosine).reshape(1, -1)
+        return model.into(vectors, space.id)
 
     async def _dense(self) -> Ranking:
         with self._watch.stage(telemetry.STAGE_EMBED):
-            vectors = await self._parts.embedder.embed_queries([self._query.text])
+            if self.new_model is None:
+                vectors = await self._parts.embedder.embed_queries([self._query.text])
+            else:
+                vectors = await self.new_model.embed(self._query.text, into=self._parts.embedder.space.id)
         return await self._nearest(vectors)
 
     async def _nearest(self, vectors: Vectors) -> Ranking:

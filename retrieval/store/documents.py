@@ -105,25 +105,29 @@ class Documents:
 
         return sorted(await self._db.read(work))
 
-    async def sample_texts(self, collection_id: int, chunking: str, *, count: int) -> Sequence[str]:
-        """The texts of at most ``count`` live chunks, spread over the whole of the journal."""
+    async def sample_chunks(self, collection_id: int, chunking: str, *, count: int) -> Sequence[ChunkRow]:
+        """At most ``count`` live chunks, without ``context``, spread over the whole of the journal."""
         live = (
             (_chunks.collection_id == collection_id)
             & (_chunks.chunking == chunking)
             & _chunks.seq_deleted.is_(None)
         )
         ends = select(func.min(_chunks.key), func.max(_chunks.key)).where(live)
+        near = select(_chunks.key).where(live).order_by(_chunks.key).limit(1)
 
-        def work(connection: Connection) -> list[str]:
+        def keys(connection: Connection) -> list[int]:
             first, last = connection.execute(ends).one()
             if first is None:
                 return []
             starts = _spread(first, last, count)
-            near = select(_chunks.key, _chunks.text).where(live).order_by(_chunks.key).limit(1)
-            rows = [connection.execute(near.where(_chunks.key >= start)).one() for start in starts]
-            return list({row.key: row.text for row in rows}.values())
+            found = (connection.execute(near.where(_chunks.key >= start)).scalar_one() for start in starts)
+            return list(dict.fromkeys(found))
 
-        return await self._db.read(work)
+        return list((await self.chunks(await self._db.read(keys))).values())
+
+    async def sample_texts(self, collection_id: int, chunking: str, *, count: int) -> Sequence[str]:
+        """The texts of at most ``count`` live chunks, spread over the whole of the journal."""
+        return [row.text for row in await self.sample_chunks(collection_id, chunking, count=count)]
 
     async def all_metadata(
         self, collection_id: int, chunking: str, *, upto_seq: int, batch: int = 10_000

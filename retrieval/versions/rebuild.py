@@ -16,6 +16,7 @@ from retrieval.config import RebuildSettings
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import VersionRow
 from retrieval.versions import gates
+from retrieval.versions.adapting import Adapting
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.lifecycle import FOLLOWING, State
@@ -65,12 +66,14 @@ class Rebuilds:
         catalog: Catalog,
         sources: Sources,
         measuring: Measuring,
+        adapting: Adapting,
         settings: RebuildSettings,
     ) -> None:
         self._collections = collections
         self._catalog = catalog
         self._sources = sources
         self._measuring = measuring
+        self._adapting = adapting
         self.settings = settings
         self._running: dict[int, Rebuild] = {}
 
@@ -80,6 +83,8 @@ class Rebuilds:
         rebuild.task = asyncio.create_task(
             self._run(collection, version, rebuild), name=f"rebuild {version.name}"
         )
+        if version.state in (State.BUILDING, State.CATCHING_UP, State.READY):
+            self._adapting.begin(collection, version, Yielding(collection, self.settings))
 
     async def open(self) -> None:
         """Go on with everything that the catalog names and that does not serve."""
@@ -96,6 +101,7 @@ class Rebuilds:
 
     async def stop(self, version_id: int) -> None:
         """Break a rebuild off; what it has made durable stays."""
+        await self._adapting.stop(version_id)
         rebuild = self._running.pop(version_id, None)
         if rebuild is not None and rebuild.task is not None:
             rebuild.task.cancel()

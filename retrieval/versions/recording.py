@@ -40,7 +40,9 @@ class Recording:
         self._next = now + self._pause_s
         key = _key(query)
         self._queries.pop(key, None)
-        self._queries[key] = replace(query, explain=False, min_seq=None, request_key="")
+        # A text is asked of each version in the version's own space.
+        space = None if query.vector is None else query.space
+        self._queries[key] = replace(query, explain=False, min_seq=None, request_key="", space=space)
         if len(self._queries) > self._kept:
             del self._queries[next(iter(self._queries))]
 

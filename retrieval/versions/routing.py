@@ -109,7 +109,7 @@ class VersionTraffic:
 
     def takes(self, query: Query, tenant: str) -> bool:
         """Whether a query is of this version's share, and its vector, if it has one, of its space."""
-        if query.vector is not None and not self._same_space:
+        if _names_a_space(query) and not self._same_space:
             return False
         return canaries.takes(self.version.id, canaries.request_key(query, tenant), self.canary)
 
@@ -159,7 +159,7 @@ class VersionTraffic:
     def mirror(self, query: Query, result: SearchResult) -> None:
         """Queue a search that was answered, to be asked of this version too. Never waits."""
         self.changed = True
-        if query.page_token or result.degraded or (query.vector is not None and not self._same_space):
+        if query.page_token or result.degraded or (_names_a_space(query) and not self._same_space):
             self.shadow_seen.skipped += 1
             self._trials.skipped.inc()
             return
@@ -216,3 +216,8 @@ class CollectionTraffic:
 def _ms(result: SearchResult) -> float:
     """How long a search took, without waiting for a write that it wanted to see."""
     return result.timings_ms[STAGE_TOTAL] - result.timings_ms.get(STAGE_WAIT, 0.0)
+
+
+def _names_a_space(query: Query) -> bool:
+    """A vector is of some space, whether it says so or not; a text where it says so."""
+    return query.vector is not None or query.space is not None

@@ -17,6 +17,7 @@ from ragstone.types import Comparison, Gate, GoldenQuery, QuerySource, RebuildPl
 from ragstone.types import VersionEvent as PastEvent
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import VersionEvent, VersionRow
+from retrieval.versions.adapting import Adapting
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections, describe_version
 from retrieval.versions.gates import require_passed
@@ -47,6 +48,7 @@ class Versions:
         sources: Sources,
         rebuilds: Rebuilds,
         measuring: Measuring,
+        adapting: Adapting,
         planner: Planner,
         reembedding: Reembedding,
         traffic: Traffics,
@@ -56,6 +58,7 @@ class Versions:
         self._sources = sources
         self._rebuilds = rebuilds
         self._measuring = measuring
+        self._adapting = adapting
         self._planner = planner
         self._reembedding = reembedding
         self._traffic = traffic
@@ -235,6 +238,7 @@ class Versions:
         await self._rest(opened, row)
         del opened.resting[row.id]
         self._reembedding.forget(row.id)
+        await self._adapting.forget(opened, row)
         path = self._collections.path(row.id)
         freed = await asyncio.to_thread(_bytes_under, path)
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
@@ -300,6 +304,7 @@ class Versions:
             progress=progress,
             reason=_reason(row, events),
             gates=_gates(events),
+            adapter=self._adapting.describe(row.id),
             history=await self._history(opened, events),
             parked=self._reembedding.parked(row.id),
             traffic=self._traffic.describe(row.id),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ragstone.errors import NotFound
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier, Offer
+from retrieval.versions.new_model import NewModel
 from retrieval.versions.parts import Parts
 from retrieval.versions.recording import Recording
 from retrieval.versions.routing import CollectionTraffic
@@ -74,6 +75,8 @@ class OpenCollection:
         """The versions that are not open, by id: those that may go on still need the journal."""
         self.traffic: CollectionTraffic | None = None
         """The versions that get a share of the live searches beside the serving one; None while none does."""
+        self.new_models: dict[str, NewModel] = {}
+        """The models of versions that do not serve yet, by their spaces, and how they ask the serving one."""
         self.recording = Recording()
         """A sample of what clients ask."""
         self.requests = 0

@@ -107,6 +107,7 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         page_token="1",
         min_seq=4,
         request_key="user 7",
+        space="another",
     )
     assert app.calls[-1][1]["query"] == Query(
         text="question",
@@ -120,6 +121,7 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         page_token="1",
         min_seq=4,
         request_key="user 7",
+        space="another",
     )
 
 

@@ -194,6 +194,12 @@ def test_search_prints_a_table_for_people(run: Run, filled: str) -> None:
     assert "lexical #1" in result.stdout
 
 
+def test_a_space_that_no_version_has_is_named(run: Run, filled: str) -> None:
+    result = run("search", filled, "cat sleeps", "--space", "elsewhere")
+    assert result.exit_code == 1
+    assert "elsewhere" in result.stderr
+
+
 def test_text_in_brackets_is_text_and_no_markup(run: Run, run_json: RunJson, collection: str) -> None:
     run_json("ingest", collection, "-", stdin='{"_id": "b", "text": "The list [red] and [/bold] stay."}')
     assert "[red] and [/bold]" in run("search", collection, "list").stdout

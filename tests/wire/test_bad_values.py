@@ -51,7 +51,7 @@ def test_a_document_that_protobuf_cannot_carry(document: Document, field: str) -
         ({"mode": "fuzzy"}, "query.mode"),
         ({"fusion": Fusion(kind="best")}, "query.fusion.kind"),
         ({"fusion": Fusion(k=-(2**40))}, "query.fusion.k"),
-        ({"space": "s"}, "query.space"),
+        ({"space": SURROGATE}, "query.space"),
         ({"request_key": SURROGATE}, "query.request_key"),
     ],
 )

@@ -33,6 +33,7 @@ from ragstone.types import (
     ParkedText,
     Progress,
     Query,
+    QueryAdapter,
     QuerySource,
     RebuildPlan,
     Recipe,
@@ -106,6 +107,7 @@ queries = st.builds(
     page_token=text,
     min_seq=st.none() | counts,
     request_key=text,
+    space=st.none() | text.filter(bool),
 )
 hits = st.builds(
     Hit,
@@ -122,6 +124,17 @@ hits = st.builds(
     ).map(tuple),
 )
 names = st.lists(text, max_size=2).map(tuple)
+adapters = st.builds(
+    QueryAdapter,
+    kind=text,
+    from_space=text,
+    into_space=text,
+    recall=floats,
+    limit=floats,
+    passed=st.booleans(),
+    texts=ints32,
+    reason=text,
+)
 results = st.builds(
     SearchResult,
     hits=st.lists(hits, max_size=3).map(tuple),
@@ -132,6 +145,7 @@ results = st.builds(
     timings_ms=timings,
     next_page_token=text,
     plan=st.dictionaries(text, text, max_size=2),
+    adapter=st.none() | adapters,
 )
 events = st.one_of(
     st.builds(TextDelta, text=text),
@@ -142,6 +156,7 @@ events = st.one_of(
         space=text,
         seq=counts,
         degraded=names,
+        adapter=st.none() | adapters,
     ),
     st.builds(
         Citation,
@@ -218,6 +233,7 @@ versions = st.builds(
     gates=st.lists(gates, max_size=2).map(tuple),
     parked=st.lists(st.builds(ParkedText, chunk_id=text, reason=text), max_size=2).map(tuple),
     traffic=st.none() | traffic,
+    adapter=st.none() | adapters,
     history=st.lists(st.builds(VersionEvent, event=text, at=moments, detail=options), max_size=2).map(tuple),
 )
 golden_queries = st.builds(

@@ -61,7 +61,7 @@ class Fusion(_message.Message):
     def __init__(self, kind: _Optional[_Union[FusionKind, str]] = ..., k: _Optional[int] = ..., dense_weight: _Optional[float] = ..., lexical_weight: _Optional[float] = ...) -> None: ...
 
 class Query(_message.Message):
-    __slots__ = ("text", "vector", "k", "mode", "filter", "language", "fusion", "depth", "explain", "page_token", "min_seq", "request_key")
+    __slots__ = ("text", "vector", "k", "mode", "filter", "language", "fusion", "depth", "explain", "page_token", "min_seq", "request_key", "space")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class Query(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MIN_SEQ_FIELD_NUMBER: _ClassVar[int]
     REQUEST_KEY_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
     text: str
     vector: _values_pb2.Vector
     k: int
@@ -86,7 +87,8 @@ class Query(_message.Message):
     page_token: str
     min_seq: int
     request_key: str
-    def __init__(self, text: _Optional[str] = ..., vector: _Optional[_Union[_values_pb2.Vector, _Mapping]] = ..., k: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., filter: _Optional[str] = ..., language: _Optional[str] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ..., depth: _Optional[int] = ..., explain: _Optional[bool] = ..., page_token: _Optional[str] = ..., min_seq: _Optional[int] = ..., request_key: _Optional[str] = ...) -> None: ...
+    space: str
+    def __init__(self, text: _Optional[str] = ..., vector: _Optional[_Union[_values_pb2.Vector, _Mapping]] = ..., k: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., filter: _Optional[str] = ..., language: _Optional[str] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ..., depth: _Optional[int] = ..., explain: _Optional[bool] = ..., page_token: _Optional[str] = ..., min_seq: _Optional[int] = ..., request_key: _Optional[str] = ..., space: _Optional[str] = ...) -> None: ...
 
 class LegScore(_message.Message):
     __slots__ = ("leg", "rank", "score", "contribution")
@@ -130,7 +132,7 @@ class Hit(_message.Message):
     def __init__(self, chunk_id: _Optional[str] = ..., document_id: _Optional[str] = ..., score: _Optional[float] = ..., text: _Optional[str] = ..., title: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _values_pb2.Value]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., legs: _Optional[_Iterable[_Union[LegScore, _Mapping]]] = ...) -> None: ...
 
 class SearchResult(_message.Message):
-    __slots__ = ("hits", "version", "space", "seq", "degraded", "timings_ms", "next_page_token", "plan")
+    __slots__ = ("hits", "version", "space", "seq", "degraded", "timings_ms", "next_page_token", "plan", "adapter")
     class TimingsMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +155,7 @@ class SearchResult(_message.Message):
     TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     version: str
     space: str
@@ -161,7 +164,8 @@ class SearchResult(_message.Message):
     timings_ms: _containers.ScalarMap[str, float]
     next_page_token: str
     plan: _containers.ScalarMap[str, str]
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., next_page_token: _Optional[str] = ..., plan: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    adapter: _values_pb2.QueryAdapter
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., next_page_token: _Optional[str] = ..., plan: _Optional[_Mapping[str, str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("collection", "query")
@@ -200,18 +204,20 @@ class AnswerRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., query: _Optional[_Union[Query, _Mapping]] = ...) -> None: ...
 
 class Contexts(_message.Message):
-    __slots__ = ("hits", "version", "space", "seq", "degraded")
+    __slots__ = ("hits", "version", "space", "seq", "degraded", "adapter")
     HITS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     version: str
     space: str
     seq: int
     degraded: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ...) -> None: ...
+    adapter: _values_pb2.QueryAdapter
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ...) -> None: ...
 
 class TextDelta(_message.Message):
     __slots__ = ("text",)

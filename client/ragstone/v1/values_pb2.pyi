@@ -128,7 +128,7 @@ class Recipe(_message.Message):
     def __init__(self, embedder: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chunker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., index: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lexical: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fusion: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., reranker: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., gates: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates", "parked", "traffic", "history")
+    __slots__ = ("name", "collection", "state", "recipe", "space", "dim", "applied_seq", "created_at", "stats", "progress", "reason", "gates", "parked", "traffic", "adapter", "history")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,7 @@ class Version(_message.Message):
     GATES_FIELD_NUMBER: _ClassVar[int]
     PARKED_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     name: str
     collection: str
@@ -158,8 +159,9 @@ class Version(_message.Message):
     gates: _containers.RepeatedCompositeFieldContainer[Gate]
     parked: _containers.RepeatedCompositeFieldContainer[ParkedText]
     traffic: Traffic
+    adapter: QueryAdapter
     history: _containers.RepeatedCompositeFieldContainer[VersionEvent]
-    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., parked: _Optional[_Iterable[_Union[ParkedText, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., history: _Optional[_Iterable[_Union[VersionEvent, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., space: _Optional[str] = ..., dim: _Optional[int] = ..., applied_seq: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stats: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., reason: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., parked: _Optional[_Iterable[_Union[ParkedText, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., adapter: _Optional[_Union[QueryAdapter, _Mapping]] = ..., history: _Optional[_Iterable[_Union[VersionEvent, _Mapping]]] = ...) -> None: ...
 
 class Traffic(_message.Message):
     __slots__ = ("shadow", "canary", "mirrored", "skipped", "dropped", "failed", "mean_rbo", "mean_overlap", "shadow_latency", "canary_answered", "canary_failed", "canary_latency", "stopped", "last_failure")
@@ -206,6 +208,26 @@ class Latency(_message.Message):
     serving_p50_ms: float
     serving_p95_ms: float
     def __init__(self, searches: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p95_ms: _Optional[float] = ..., serving_p50_ms: _Optional[float] = ..., serving_p95_ms: _Optional[float] = ...) -> None: ...
+
+class QueryAdapter(_message.Message):
+    __slots__ = ("kind", "from_space", "into_space", "recall", "limit", "passed", "texts", "reason")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FROM_SPACE_FIELD_NUMBER: _ClassVar[int]
+    INTO_SPACE_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    from_space: str
+    into_space: str
+    recall: float
+    limit: float
+    passed: bool
+    texts: int
+    reason: str
+    def __init__(self, kind: _Optional[str] = ..., from_space: _Optional[str] = ..., into_space: _Optional[str] = ..., recall: _Optional[float] = ..., limit: _Optional[float] = ..., passed: _Optional[bool] = ..., texts: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class VersionEvent(_message.Message):
     __slots__ = ("event", "at", "detail")
