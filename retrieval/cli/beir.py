@@ -47,7 +47,7 @@ def load(folder: Path) -> TestCollection:
     Raises InvalidArgument where a file is missing or a judged query has no text.
     """
     qrels = _read_qrels(_existing(folder, "qrels/test.tsv"))
-    lines = {str(line["_id"]): line for line in _read_lines(_existing(folder, "queries.jsonl"))}
+    lines = {str(line["_id"]): line for line in read_lines(_existing(folder, "queries.jsonl"))}
     missing = sorted(qrels.keys() - lines.keys())
     if missing:
         raise InvalidArgument.at("queries.jsonl", f"judged query {missing[0]!r} is not there")
@@ -62,7 +62,8 @@ def _existing(folder: Path, name: str) -> Path:
     raise InvalidArgument.at("dataset", f"{folder / name} is missing")
 
 
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines. Raises InvalidArgument naming the line that is none."""
     with (
         gzip.open(path, "rt", encoding="utf-8")
         if path.suffix == ".gz"

@@ -104,8 +104,9 @@ class Adapting:
             log.info("adapter_learned", version=version.name, **asdict(told))
         except Exception as exc:
             # The rebuild needs no adapter: it goes on without.
-            reason = exc.message if isinstance(exc, RagstoneError) else f"{type(exc).__name__}: {exc}"
-            log.warning("adapter_failed", version=version.name, reason=reason, exc_info=exc)
+            known = isinstance(exc, RagstoneError)
+            reason = str(exc) if known else f"{type(exc).__name__}: {exc}"
+            log.warning("adapter_failed", version=version.name, reason=reason, exc_info=not known)
             told = QueryAdapter(from_space=model.space.id, into_space=serving.version.space, reason=reason)
             self._tell(collection, version, NewModel(model, None, told))
 

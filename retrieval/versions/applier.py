@@ -205,9 +205,11 @@ class Applier:
         return taken
 
     async def _apply_or_park(self, offers: Sequence[Offer]) -> None:
-        batch = merge([offer.step for offer in offers])
-        if batch.seq <= self.progress.applied_seq:
+        # The journal was read up to there meanwhile: a lexical index would take a chunk a second time.
+        offers = [offer for offer in offers if offer.step.seq > self.progress.applied_seq]
+        if not offers:
             return
+        batch = merge([offer.step for offer in offers])
         handed = {
             key: vector
             for offer in offers

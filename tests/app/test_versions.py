@@ -24,6 +24,7 @@ from ragstone.types import Document, Mode, Query, Recipe, Version, Wait
 from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import utc_now
+from retrieval.versions.applier import Applier
 from retrieval.versions.sweeper import Sweeper
 from retrieval.wiring import build
 from tests.app.conftest import HASHING, App
@@ -384,3 +385,23 @@ async def test_deleting_a_collection_ends_its_rebuild(
     assert not list((settings.data_dir / "versions").iterdir())
     await filled.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
     assert [version.name for version in await filled.ragstone.versions("docs")] == ["v1"]
+
+
+async def test_a_write_that_was_read_from_the_journal_is_not_applied_again_with_the_next_one(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = Applier._catch_up_to, False
+
+    async def beside_writes(self: Applier, head: int) -> None:
+        nonlocal written
+        if not written:
+            written = True
+            first = await filled.upsert(Document(id="first", text="A light."), wait=Wait.COMMITTED)
+            await filled.upsert(Document(id="second", text="A light."), wait=Wait.COMMITTED)
+            head = first.seq
+        await real(self, head)
+
+    monkeypatch.setattr(Applier, "_catch_up_to", beside_writes)
+    version = await rebuilt(filled, ANOTHER_SPACE)
+    assert all(gate.passed for gate in version.gates)
+    assert version.stats["lexical"]["live"] == version.stats["dense"]["live"]
