@@ -80,6 +80,8 @@ class IndexStats:
     pending: int = 0
     segments: int = 0
     bytes_on_disk: int = 0
+    damage: str = ""
+    """What is wrong with its files: it has to be built again. Empty while nothing is known."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

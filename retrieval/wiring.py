@@ -62,6 +62,7 @@ from retrieval.versions.adapting import Adapting
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.gauges import CollectionGauges
+from retrieval.versions.healer import Healer
 from retrieval.versions.leases import Leases
 from retrieval.versions.measuring import Measuring
 from retrieval.versions.parts import Cutter
@@ -124,7 +125,7 @@ class Ragstone:
         collections: Collections,
         versions: Versions,
         rebuilds: Rebuilds,
-        sweeping: asyncio.Task[None],
+        background: Sequence[asyncio.Task[None]],
         reembedding: Reembedding,
         traffic: Traffics,
         writer: Writer,
@@ -141,7 +142,7 @@ class Ragstone:
         self._collections = collections
         self._versions = versions
         self._rebuilds = rebuilds
-        self._sweeping = sweeping
+        self._background = background
         self._reembedding = reembedding
         self._traffic = traffic
         self._writer = writer
@@ -373,8 +374,9 @@ class Ragstone:
 
     async def close(self) -> None:
         """Checkpoint, then close everything, the lock last."""
-        self._sweeping.cancel()
-        await asyncio.wait([self._sweeping])
+        for task in self._background:
+            task.cancel()
+        await asyncio.wait(self._background)
         await self._traffic.close()
         await self._rebuilds.close()
         await self._collections.close()
@@ -467,6 +469,7 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         catalog=catalog,
         window_s=settings.rebuild.rollback_window_s,
     )
+    healer = Healer(versions=versions, collections=collections)
     answers = await generator.registry.open_generator("extractive", {})
     return Ragstone(
         settings=settings,
@@ -476,7 +479,10 @@ async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
         collections=collections,
         versions=versions,
         rebuilds=rebuilds,
-        sweeping=asyncio.create_task(sweeper.run(), name="version sweeper"),
+        background=(
+            asyncio.create_task(sweeper.run(), name="version sweeper"),
+            asyncio.create_task(healer.run(), name="version healer"),
+        ),
         reembedding=reembedding,
         traffic=traffic,
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -146,6 +147,7 @@ class SegmentedIndex:
             pending=raw + delta,
             segments=len(view.parts),
             bytes_on_disk=sum(file.size for part in view.parts for file in part.segment.entry.files.values()),
+            damage=self._damage,
             details={
                 "device": self._shape.device.name,
                 "segments": [_describe(part) for part in view.parts],
@@ -225,7 +227,7 @@ class SegmentedIndex:
             form, why = self._kind.form(sum(part.live for part in inputs), self._shape.dim)
         for part in inputs:
             # Damage must not be copied under a new checksum.
-            await self._threads.build(verify, self._shape.directory, part.segment.entry, lambda: self._closed)
+            await self._check(part)
         output = await self._threads.build(
             merge_parts,
             self._shape,
@@ -314,14 +316,18 @@ class SegmentedIndex:
     async def _verify(self) -> None:
         """Read what was trusted at open once in full; what is damaged is reported by ``stats``."""
         for part in self._durable.parts:
-            try:
-                await self._threads.build(
-                    verify, self._shape.directory, part.segment.entry, lambda: self._closed
-                )
-            except CorruptIndex as error:
-                # A merge may have deleted the files meanwhile: that is no damage.
-                if part.segment in {now.segment for now in self._durable.parts}:
-                    self._damage = str(error)
+            with suppress(CorruptIndex):
+                await self._check(part)
+
+    async def _check(self, part: Part) -> None:
+        """Read the files of a part. Raises CorruptIndex, and reports it, when one is damaged."""
+        try:
+            await self._threads.build(verify, self._shape.directory, part.segment.entry, lambda: self._closed)
+        except CorruptIndex as error:
+            # A merge may have deleted the files meanwhile: that is no damage.
+            if part.segment in {now.segment for now in self._durable.parts}:
+                self._damage = str(error)
+            raise
 
     @property
     def _plain(self) -> PlainKind:

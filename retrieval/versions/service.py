@@ -84,17 +84,14 @@ class Versions:
         opened = self._collections.get(collection)
         wanted = change(opened.snapshot.parts.recipe, recipe)
         embedder = await self._collections.attempt(wanted)
-        row = await self._catalog.begin_version(
-            opened.row.id,
+        row = await self._begin(
+            opened,
+            State.PAUSED if paused else State.BUILDING,
             recipe=wanted.dump(),
             space=embedder.space.id,
             dim=embedder.space.dim,
             chunking=await self._chunking(opened, wanted, embedder),
-            state=State.PAUSED if paused else State.BUILDING,
         )
-        opened.resting[row.id] = row
-        if not paused:
-            self._rebuilds.start(opened, row)
         log.info("rebuild_begun", collection=collection, version=row.name, space=row.space)
         return await self._describe(opened, row)
 
@@ -227,6 +224,38 @@ class Versions:
         self._rebuilds.start(opened, replace(row, state=State.BUILDING))
         return await self.get(collection, name)
 
+    async def replace_serving(self, collection: str, *, reason: str) -> Version:
+        """Build the serving version's equal, let that serve, and delete the one that served.
+
+        For a version whose files are damaged: its vectors are stored, so nothing is embedded. One that an
+        earlier call began is taken. Raises Conflict while another rebuild is under way, and what a promotion
+        raises.
+        """
+        opened = self._collections.get(collection)
+        damaged = opened.snapshot.version
+        equal = await self._equal(opened, damaged) or await self._begin(
+            opened,
+            State.BUILDING,
+            recipe=damaged.recipe,
+            space=damaged.space,
+            dim=damaged.dim,
+            chunking=damaged.chunking,
+        )
+        async for version in self.watch(collection, equal.name):
+            if version.state == State.FAILED:
+                raise FailedPrecondition(f"version {version.name} failed: {version.reason}")
+        promoted = await self.promote(collection, equal.name, force=False)
+        await self.delete(collection, damaged.name)
+        log.info("index_replaced", collection=collection, version=equal.name, reason=reason)
+        return promoted
+
+    async def build_again(self, collection: str, name: str) -> None:
+        """Close a version that does not serve, and build its dense index from the journal."""
+        opened, row = await self._of(collection, name)
+        await self._rest(opened, row)
+        await asyncio.to_thread(shutil.rmtree, self._collections.path(row.id) / "dense", ignore_errors=True)
+        self._rebuilds.start(opened, row)
+
     async def delete(self, collection: str, name: str) -> int:
         """Delete a version that does not serve; the bytes that its indexes and its vectors took.
 
@@ -251,6 +280,25 @@ class Versions:
         return freed
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    async def _equal(self, opened: OpenCollection, version: VersionRow) -> VersionRow | None:
+        """Another version of the same recipe that serves soon."""
+        for row in await self._catalog.versions(opened.row.id):
+            begun = row.state in (State.BUILDING, State.CATCHING_UP, State.READY)
+            if begun and row.recipe == version.recipe and row.id != version.id:
+                return row
+        return None
+
+    async def _begin(
+        self, opened: OpenCollection, state: State, *, recipe: str, space: str, dim: int, chunking: str
+    ) -> VersionRow:
+        row = await self._catalog.begin_version(
+            opened.row.id, recipe=recipe, space=space, dim=dim, chunking=chunking, state=state
+        )
+        opened.resting[row.id] = row
+        if state != State.PAUSED:
+            self._rebuilds.start(opened, row)
+        return row
 
     async def _open(self, opened: OpenCollection, row: VersionRow) -> OpenVersion:
         await self._rebuilds.wait_until_following(row.id)

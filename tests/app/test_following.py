@@ -1,7 +1,9 @@
 """Following the journal: restarts, models that fail, passages that a model refuses."""
 
 import asyncio
-from collections.abc import Sequence
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,63 @@ async def test_a_damaged_index_is_built_anew_from_the_journal(settings: Settings
     for mode in Mode:
         assert len(await second.found(Query(text="passage about the sea", mode=mode, k=50))) == 30
     await second.ragstone.close()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def flip_unseen(file: Path) -> None:
+    """Change one bit as a failing disk does: nobody has written, so the file's time stays."""
+    before = file.stat()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+async def damaged_after_a_restart(settings: Settings, version: str) -> App:
+    """An application that serves ``v1``, with ``v2`` beside it, one of whose files is damaged unseen."""
+    first = App(await build(settings))
+    await first.ragstone.create_collection("docs", Recipe(index={"kind": "hnsw"}))
+    await first.upsert(*DOCUMENTS)
+    await first.ragstone.create_version("docs", Recipe(index={"kind": "hnsw", "m": 8}))
+    async for _ in first.ragstone.watch_version("docs", "v2"):
+        pass
+    await first.ragstone.compact("docs")
+    await first.ragstone.close()
+    [file] = (settings.data_dir / "versions" / version.removeprefix("v")).glob("dense/*.vectors")
+    flip_unseen(file)
+    return App(await build(settings))
+
+
+async def test_a_serving_index_that_is_found_damaged_is_replaced_while_it_serves(settings: Settings) -> None:
+    app = await damaged_after_a_restart(settings, "v1")
+
+    async def replaced() -> bool:
+        return [version.name for version in await app.ragstone.versions("docs")] == ["v2", "v3"]
+
+    await until(replaced)
+    for mode in Mode:
+        assert len(await app.found(Query(text="passage about the sea", mode=mode, k=50))) == 30
+    healed = await app.ragstone.get_version("docs", "v3")
+    assert (healed.state, healed.stats["dense"]["damage"]) == ("serving", "")
+    await app.ragstone.close()
+
+
+async def test_an_index_that_does_not_serve_and_is_found_damaged_is_built_again(settings: Settings) -> None:
+    app = await damaged_after_a_restart(settings, "v2")
+    [file] = (settings.data_dir / "versions" / "2").glob("dense/*.vectors")
+
+    async def gone() -> bool:
+        return not file.exists()
+
+    await until(gone)
+    assert (await app.ragstone.promote_version("docs", "v2", force=False)).state == "serving"
+    assert len(await app.found(Query(text="passage about the sea", mode=Mode.DENSE, k=50))) == 30
+    await app.ragstone.close()
 
 
 async def test_a_model_that_is_away_delays_indexing_and_loses_nothing(
