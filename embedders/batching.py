@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 _BULK_EVERY: Final = 4
 """Where queries and passages both wait, every fourth batch of a worker is of passages."""
-_QUIET_S: Final = 0.1
+_QUIET_S: Final = 0.5
 """Passages may take the last free worker when no query has come for so long."""
 _FIRST_RETRY_S: Final = 1.0
 _RATE_WEIGHT: Final = 0.2

@@ -10,7 +10,7 @@ from typing import Self, Unpack
 
 from google.protobuf.message import Message
 
-from ragstone import calls
+from ragstone import calls, calls_versions
 from ragstone.calls import Embeddings, Health, SearchOptions
 from ragstone.channel import TLS, destination
 from ragstone.connection import AsyncConnection
@@ -74,23 +74,23 @@ class AsyncClient:
         self, name: str, *, recipe: Recipe | None = None, timeout: float | None = None
     ) -> Collection:
         """Create a collection. Raises AlreadyExists, or InvalidArgument for a wrong name or recipe."""
-        return await self._connection.unary(calls.create_collection(name, recipe), timeout)
+        return await self._connection.unary(calls_versions.create_collection(name, recipe), timeout)
 
     async def get_collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """One collection. Raises NotFound."""
-        return await self._connection.unary(calls.get_collection(name), timeout)
+        return await self._connection.unary(calls_versions.get_collection(name), timeout)
 
     async def list_collections(self, *, timeout: float | None = None) -> list[Collection]:
         """All collections, by name."""
-        return await self._connection.unary(calls.list_collections(), timeout)
+        return await self._connection.unary(calls_versions.list_collections(), timeout)
 
     async def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a collection and all that it holds. Raises NotFound."""
-        await self._connection.unary(calls.delete_collection(name), timeout)
+        await self._connection.unary(calls_versions.delete_collection(name), timeout)
 
     async def compact(self, collection: str, *, timeout: float | None = None) -> Collection:
         """Merge the serving version's small parts; answers do not change. Raises NotFound."""
-        return await self._connection.unary(calls.compact(collection), timeout)
+        return await self._connection.unary(calls_versions.compact(collection), timeout)
 
     async def set_golden_queries(
         self, collection: str, queries: Sequence[GoldenQuery], *, timeout: float | None = None
@@ -99,19 +99,19 @@ class AsyncClient:
 
         Raises NotFound, InvalidArgument naming ``queries[i].<field>``.
         """
-        await self._connection.unary(calls.set_golden_queries(collection, queries), timeout)
+        await self._connection.unary(calls_versions.set_golden_queries(collection, queries), timeout)
 
     async def get_golden_queries(self, collection: str, *, timeout: float | None = None) -> list[GoldenQuery]:
         """The golden queries of a collection, by id. Raises NotFound."""
-        return await self._connection.unary(calls.get_golden_queries(collection), timeout)
+        return await self._connection.unary(calls_versions.get_golden_queries(collection), timeout)
 
     async def versions(self, collection: str, *, timeout: float | None = None) -> list[Version]:
         """All index versions of a collection, oldest first. Raises NotFound."""
-        return await self._connection.unary(calls.versions(collection), timeout)
+        return await self._connection.unary(calls_versions.versions(collection), timeout)
 
     async def get_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """One index version. Raises NotFound."""
-        return await self._connection.unary(calls.get_version(collection, name), timeout)
+        return await self._connection.unary(calls_versions.get_version(collection, name), timeout)
 
     async def create_version(
         self, collection: str, recipe: Recipe, *, paused: bool = False, timeout: float | None = None
@@ -124,13 +124,15 @@ class AsyncClient:
         naming ``recipe.<section>.<key>``, Conflict naming the rebuild that is already under way,
         FailedPrecondition when nothing would change.
         """
-        return await self._connection.unary(calls.create_version(collection, recipe, paused), timeout)
+        return await self._connection.unary(
+            calls_versions.create_version(collection, recipe, paused), timeout
+        )
 
     async def plan_version(
         self, collection: str, recipe: Recipe, *, timeout: float | None = None
     ) -> RebuildPlan:
         """What ``create_version`` would do and take; changes nothing. Raises what it raises."""
-        return await self._connection.unary(calls.plan_version(collection, recipe), timeout)
+        return await self._connection.unary(calls_versions.plan_version(collection, recipe), timeout)
 
     def watch_version(
         self, collection: str, name: str, *, timeout: float | None = None
@@ -140,7 +142,7 @@ class AsyncClient:
         Leaving the iteration early leaves the rebuild alone. Without a ``timeout`` there is no deadline.
         Raises NotFound, and BackendUnavailable when the server goes: the rebuild goes on when it is back.
         """
-        return self._connection.stream(calls.watch_version(collection, name), timeout, endless=True)
+        return self._connection.stream(calls_versions.watch_version(collection, name), timeout, endless=True)
 
     async def compare_versions(
         self,
@@ -159,7 +161,7 @@ class AsyncClient:
         not open and for a source without queries.
         """
         return await self._connection.unary(
-            calls.compare_versions(collection, a, b, queries, source), timeout
+            calls_versions.compare_versions(collection, a, b, queries, source), timeout
         )
 
     async def promote(
@@ -177,22 +179,22 @@ class AsyncClient:
         One that serves already stays so. Raises NotFound, FailedPrecondition naming the gates that did not
         pass or the state that it is in, Conflict when somebody else promoted meanwhile.
         """
-        return await self._connection.unary(calls.promote(collection, name, force, gates), timeout)
+        return await self._connection.unary(calls_versions.promote(collection, name, force, gates), timeout)
 
     async def rollback(self, collection: str, *, timeout: float | None = None) -> Version:
         """Let the version serve that served before. Raises NotFound, FailedPrecondition if there is none."""
-        return await self._connection.unary(calls.rollback(collection), timeout)
+        return await self._connection.unary(calls_versions.rollback(collection), timeout)
 
     async def pause_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """Stop the work on a version until it is resumed; what is done stays.
 
         Raises NotFound, FailedPrecondition in a state without work.
         """
-        return await self._connection.unary(calls.pause_version(collection, name), timeout)
+        return await self._connection.unary(calls_versions.pause_version(collection, name), timeout)
 
     async def resume_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """Go on with a version that is paused. Raises NotFound, FailedPrecondition in another state."""
-        return await self._connection.unary(calls.resume_version(collection, name), timeout)
+        return await self._connection.unary(calls_versions.resume_version(collection, name), timeout)
 
     async def set_traffic(
         self,
@@ -209,14 +211,16 @@ class AsyncClient:
         answer. Both at 0 end that. ``Version.traffic`` tells what was seen. Raises NotFound,
         FailedPrecondition naming its state or another canary, InvalidArgument naming the share.
         """
-        return await self._connection.unary(calls.set_traffic(collection, version, shadow, canary), timeout)
+        return await self._connection.unary(
+            calls_versions.set_traffic(collection, version, shadow, canary), timeout
+        )
 
     async def delete_version(self, collection: str, name: str, *, timeout: float | None = None) -> int:
         """Delete a version with its files; returns the bytes freed. One under way is stopped.
 
         Raises NotFound, FailedPrecondition for the version that serves.
         """
-        return await self._connection.unary(calls.delete_version(collection, name), timeout)
+        return await self._connection.unary(calls_versions.delete_version(collection, name), timeout)
 
     async def list_missing_embeddings(
         self,
@@ -232,7 +236,7 @@ class AsyncClient:
 
         Nobody else gets them until the lease expires. Raises NotFound.
         """
-        call = calls.list_missing_embeddings(collection, version, worker, max_texts, lease_s)
+        call = calls_versions.list_missing_embeddings(collection, version, worker, max_texts, lease_s)
         return await self._connection.unary(call, timeout)
 
     async def put_embeddings(
@@ -252,7 +256,7 @@ class AsyncClient:
         lease that cannot be embedded, with the reason: they are parked. Raises NotFound, SpaceMismatch with
         both spaces, InvalidArgument naming the row; nothing is stored then.
         """
-        call = calls.put_embeddings(collection, version, space, lease, vectors, refused or {})
+        call = calls_versions.put_embeddings(collection, version, space, lease, vectors, refused or {})
         return await self._connection.unary(call, timeout)
 
     # -- documents ----------------------------------------------------------------------------

@@ -16,10 +16,10 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from ragstone import calls, status
-from ragstone.calls import Call
 from ragstone.channel import Destination
 from ragstone.errors import BackendUnavailable, FailedPrecondition, RagstoneError
 from ragstone.importing import Import
+from ragstone.methods import Call, Method
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class AsyncConnection:
         finally:
             stream.cancel()
 
-    def _stub(self, kind: str, method: calls.Method) -> Any:
+    def _stub(self, kind: str, method: Method) -> Any:
         """The channel's callable of a method."""
         stub = self._stubs.get(method.path)
         if stub is None:
@@ -190,7 +190,7 @@ class Connection:
             outgoing.put(None)
             stream.cancel()
 
-    def _stub(self, kind: str, method: calls.Method) -> Any:
+    def _stub(self, kind: str, method: Method) -> Any:
         """The channel's callable of a method."""
         stub = self._stubs.get(method.path)
         if stub is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
-from ragstone import calls
+from ragstone import calls, calls_versions
 from ragstone.calls import Embeddings, Health, SearchOptions
 from ragstone.channel import TLS, destination
 from ragstone.connection import Connection
@@ -71,23 +71,23 @@ class Client:
         self, name: str, *, recipe: Recipe | None = None, timeout: float | None = None
     ) -> Collection:
         """Create a collection. Raises AlreadyExists, or InvalidArgument for a wrong name or recipe."""
-        return self._connection.unary(calls.create_collection(name, recipe), timeout)
+        return self._connection.unary(calls_versions.create_collection(name, recipe), timeout)
 
     def get_collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """One collection. Raises NotFound."""
-        return self._connection.unary(calls.get_collection(name), timeout)
+        return self._connection.unary(calls_versions.get_collection(name), timeout)
 
     def list_collections(self, *, timeout: float | None = None) -> list[Collection]:
         """All collections, by name."""
-        return self._connection.unary(calls.list_collections(), timeout)
+        return self._connection.unary(calls_versions.list_collections(), timeout)
 
     def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a collection and all that it holds. Raises NotFound."""
-        self._connection.unary(calls.delete_collection(name), timeout)
+        self._connection.unary(calls_versions.delete_collection(name), timeout)
 
     def compact(self, collection: str, *, timeout: float | None = None) -> Collection:
         """Merge the serving version's small parts; answers do not change. Raises NotFound."""
-        return self._connection.unary(calls.compact(collection), timeout)
+        return self._connection.unary(calls_versions.compact(collection), timeout)
 
     def set_golden_queries(
         self, collection: str, queries: Sequence[GoldenQuery], *, timeout: float | None = None
@@ -96,19 +96,19 @@ class Client:
 
         Raises NotFound, InvalidArgument naming ``queries[i].<field>``.
         """
-        self._connection.unary(calls.set_golden_queries(collection, queries), timeout)
+        self._connection.unary(calls_versions.set_golden_queries(collection, queries), timeout)
 
     def get_golden_queries(self, collection: str, *, timeout: float | None = None) -> list[GoldenQuery]:
         """The golden queries of a collection, by id. Raises NotFound."""
-        return self._connection.unary(calls.get_golden_queries(collection), timeout)
+        return self._connection.unary(calls_versions.get_golden_queries(collection), timeout)
 
     def versions(self, collection: str, *, timeout: float | None = None) -> list[Version]:
         """All index versions of a collection, oldest first. Raises NotFound."""
-        return self._connection.unary(calls.versions(collection), timeout)
+        return self._connection.unary(calls_versions.versions(collection), timeout)
 
     def get_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """One index version. Raises NotFound."""
-        return self._connection.unary(calls.get_version(collection, name), timeout)
+        return self._connection.unary(calls_versions.get_version(collection, name), timeout)
 
     def create_version(
         self, collection: str, recipe: Recipe, *, paused: bool = False, timeout: float | None = None
@@ -121,11 +121,11 @@ class Client:
         naming ``recipe.<section>.<key>``, Conflict naming the rebuild that is already under way,
         FailedPrecondition when nothing would change.
         """
-        return self._connection.unary(calls.create_version(collection, recipe, paused), timeout)
+        return self._connection.unary(calls_versions.create_version(collection, recipe, paused), timeout)
 
     def plan_version(self, collection: str, recipe: Recipe, *, timeout: float | None = None) -> RebuildPlan:
         """What ``create_version`` would do and take; changes nothing. Raises what it raises."""
-        return self._connection.unary(calls.plan_version(collection, recipe), timeout)
+        return self._connection.unary(calls_versions.plan_version(collection, recipe), timeout)
 
     def watch_version(self, collection: str, name: str, *, timeout: float | None = None) -> Iterator[Version]:
         """The version now and whenever it changed, until it is ready, serving, failed or deleted.
@@ -133,7 +133,7 @@ class Client:
         Leaving the iteration early leaves the rebuild alone. Without a ``timeout`` there is no deadline.
         Raises NotFound, and BackendUnavailable when the server goes: the rebuild goes on when it is back.
         """
-        return self._connection.stream(calls.watch_version(collection, name), timeout, endless=True)
+        return self._connection.stream(calls_versions.watch_version(collection, name), timeout, endless=True)
 
     def compare_versions(
         self,
@@ -151,7 +151,9 @@ class Client:
         any of ``recorded``, ``golden``, ``chunks``. Raises NotFound, FailedPrecondition for a version that is
         not open and for a source without queries.
         """
-        return self._connection.unary(calls.compare_versions(collection, a, b, queries, source), timeout)
+        return self._connection.unary(
+            calls_versions.compare_versions(collection, a, b, queries, source), timeout
+        )
 
     def promote(
         self,
@@ -168,22 +170,22 @@ class Client:
         One that serves already stays so. Raises NotFound, FailedPrecondition naming the gates that did not
         pass or the state that it is in, Conflict when somebody else promoted meanwhile.
         """
-        return self._connection.unary(calls.promote(collection, name, force, gates), timeout)
+        return self._connection.unary(calls_versions.promote(collection, name, force, gates), timeout)
 
     def rollback(self, collection: str, *, timeout: float | None = None) -> Version:
         """Let the version serve that served before. Raises NotFound, FailedPrecondition if there is none."""
-        return self._connection.unary(calls.rollback(collection), timeout)
+        return self._connection.unary(calls_versions.rollback(collection), timeout)
 
     def pause_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """Stop the work on a version until it is resumed; what is done stays.
 
         Raises NotFound, FailedPrecondition in a state without work.
         """
-        return self._connection.unary(calls.pause_version(collection, name), timeout)
+        return self._connection.unary(calls_versions.pause_version(collection, name), timeout)
 
     def resume_version(self, collection: str, name: str, *, timeout: float | None = None) -> Version:
         """Go on with a version that is paused. Raises NotFound, FailedPrecondition in another state."""
-        return self._connection.unary(calls.resume_version(collection, name), timeout)
+        return self._connection.unary(calls_versions.resume_version(collection, name), timeout)
 
     def set_traffic(
         self,
@@ -200,14 +202,16 @@ class Client:
         answer. Both at 0 end that. ``Version.traffic`` tells what was seen. Raises NotFound,
         FailedPrecondition naming its state or another canary, InvalidArgument naming the share.
         """
-        return self._connection.unary(calls.set_traffic(collection, version, shadow, canary), timeout)
+        return self._connection.unary(
+            calls_versions.set_traffic(collection, version, shadow, canary), timeout
+        )
 
     def delete_version(self, collection: str, name: str, *, timeout: float | None = None) -> int:
         """Delete a version with its files; returns the bytes freed. One under way is stopped.
 
         Raises NotFound, FailedPrecondition for the version that serves.
         """
-        return self._connection.unary(calls.delete_version(collection, name), timeout)
+        return self._connection.unary(calls_versions.delete_version(collection, name), timeout)
 
     def list_missing_embeddings(
         self,
@@ -223,7 +227,7 @@ class Client:
 
         Nobody else gets them until the lease expires. Raises NotFound.
         """
-        call = calls.list_missing_embeddings(collection, version, worker, max_texts, lease_s)
+        call = calls_versions.list_missing_embeddings(collection, version, worker, max_texts, lease_s)
         return self._connection.unary(call, timeout)
 
     def put_embeddings(
@@ -243,7 +247,7 @@ class Client:
         lease that cannot be embedded, with the reason: they are parked. Raises NotFound, SpaceMismatch with
         both spaces, InvalidArgument naming the row; nothing is stored then.
         """
-        call = calls.put_embeddings(collection, version, space, lease, vectors, refused or {})
+        call = calls_versions.put_embeddings(collection, version, space, lease, vectors, refused or {})
         return self._connection.unary(call, timeout)
 
     # -- documents ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from retrieval.cli import golden as golden_queries
-from retrieval.cli import output
+from retrieval.cli import output, output_versions
 from retrieval.cli.options import JsonOption, RecipeOption, ServerOption, connect, make_recipe
 
 _SHOWN: Final = 20
@@ -47,7 +47,7 @@ def create(
     with connect(server) as client:
         collection = client.create_collection(name, recipe=make_recipe(recipe, index=index))
     if as_json:
-        output.print_json(output.collection_json(collection))
+        output.print_json(output_versions.collection_json(collection))
     else:
         typer.echo(f"created {collection.name}, version {collection.serving.name}")
 
@@ -58,7 +58,7 @@ def list_(server: ServerOption = "", as_json: JsonOption = False) -> None:
     with connect(server) as client:
         found = list(client.list_collections())
     if as_json:
-        output.print_json({"collections": [output.collection_json(c) for c in found]})
+        output.print_json({"collections": [output_versions.collection_json(c) for c in found]})
         return
     table = Table("name", "documents", "chunks", "seq", "version", "state", "space")
     for c in found:
@@ -71,7 +71,7 @@ def list_(server: ServerOption = "", as_json: JsonOption = False) -> None:
 def show(name: NameArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
     """Show one collection and the version that serves it."""
     with connect(server) as client:
-        value = output.collection_json(client.get_collection(name))
+        value = output_versions.collection_json(client.get_collection(name))
     output.print_json(value) if as_json else output.stdout().print(output.facts(value))
 
 

@@ -11,7 +11,7 @@ import typer
 
 from ragstone import Recipe
 from ragstone.types import RebuildPlan, Version
-from retrieval.cli import output
+from retrieval.cli import output, output_versions
 from retrieval.cli.collections import IndexKind
 from retrieval.cli.options import (
     SECTIONS,
@@ -124,16 +124,18 @@ def _value(text: str) -> Any:
 
 
 def _show_plan(plan: RebuildPlan, *, as_json: bool) -> None:
-    output.print_json(output.plan_json(plan)) if as_json else output.stdout().print(output.plan_table(plan))
+    output.print_json(output_versions.plan_json(plan)) if as_json else output.stdout().print(
+        output_versions.plan_table(plan)
+    )
 
 
 def _show(version: Version, *, as_json: bool) -> None:
     if as_json:
-        output.print_json(output.version_json(version))
+        output.print_json(output_versions.version_json(version))
         return
     typer.echo(f"version {version.name} of {version.collection} is {version.state}")
     if version.gates:
-        output.stdout().print(output.gates_table(version.gates))
+        output.stdout().print(output_versions.gates_table(version.gates))
     if version.state in _NEXT:
         force = " --force" if not all(gate.passed for gate in version.gates) else ""
         typer.echo(_NEXT[version.state].format(version.collection, version.name, force))

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 from ragstone.errors import FailedPrecondition, NotFound
 from ragstone.types import ParkedText, Version
-from retrieval.cli import output
+from retrieval.cli import output, output_versions
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect, shows_progress
 from retrieval.jobs.borrowing import Tally, WorkerLimits
 from retrieval.jobs.crew import Assignment, Crew
@@ -185,6 +185,6 @@ def _show(summary: Summary, *, as_json: bool) -> None:
         f"{summary.seconds:.1f} s, {value['texts_per_s']:,.0f} a second; {len(summary.parked):,} parked"
     )
     if summary.parked:
-        output.stdout().print(output.parked_table(summary.parked))
+        output.stdout().print(output_versions.parked_table(summary.parked))
     if summary.version.state == "paused":
         typer.echo(f"`ragstone versions resume {value['collection']} {value['version']}` goes on with it")

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from ragstone.types import QuerySource, Version
-from retrieval.cli import output
+from retrieval.cli import output, output_versions
 from retrieval.cli.golden import QueriesOption, read
 from retrieval.cli.options import CollectionArgument, JsonOption, ServerOption, connect
 from retrieval.cli.watching import expect_success, follow
@@ -53,12 +53,12 @@ def list_(collection: CollectionArgument, server: ServerOption = "", as_json: Js
     with connect(server) as client:
         found = list(client.versions(collection))
     if as_json:
-        output.print_json({"versions": [output.version_json(v) for v in found]})
+        output.print_json({"versions": [output_versions.version_json(v) for v in found]})
         return
     table = Table("name", "state", "space", "dim", "applied seq", "created")
     for v in found:
         created = f"{v.created_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(v.name, output.state(v), v.space, str(v.dim), str(v.applied_seq), created)
+        table.add_row(v.name, output_versions.state(v), v.space, str(v.dim), str(v.applied_seq), created)
     output.stdout().print(table)
 
 
@@ -70,21 +70,21 @@ def show(
     with connect(server) as client:
         version = client.get_version(collection, name)
     if as_json:
-        output.print_json(output.version_json(version))
+        output.print_json(output_versions.version_json(version))
         return
-    output.stdout().print(output.version_facts(version))
+    output.stdout().print(output_versions.version_facts(version))
     if version.gates:
-        output.stdout().print(output.gates_table(version.gates))
+        output.stdout().print(output_versions.gates_table(version.gates))
     if version.adapter:
-        typer.echo(output.adapter_line(version.adapter))
+        typer.echo(output_versions.adapter_line(version.adapter))
     if version.traffic:
-        output.stdout().print(output.traffic_table(version.traffic))
-        for note in output.traffic_notes(version.traffic):
+        output.stdout().print(output_versions.traffic_table(version.traffic))
+        for note in output_versions.traffic_notes(version.traffic):
             typer.echo(note)
     if version.parked:
-        output.stdout().print(output.parked_table(version.parked))
+        output.stdout().print(output_versions.parked_table(version.parked))
     if version.history:
-        output.stdout().print(output.history_table(version.history))
+        output.stdout().print(output_versions.history_table(version.history))
 
 
 @app.command()
@@ -145,10 +145,10 @@ def compare(
     with connect(server) as client:
         found = client.compare_versions(collection, a, b, queries=asked, source=source, timeout=CALL_S)
     if as_json:
-        output.print_json(output.comparison_json(found))
+        output.print_json(output_versions.comparison_json(found))
         return
-    output.stdout().print(output.comparison_table(found))
-    for line in output.comparison_lines(found):
+    output.stdout().print(output_versions.comparison_table(found))
+    for line in output_versions.comparison_lines(found):
         typer.echo(line)
 
 
@@ -209,7 +209,7 @@ def traffic(
         raise typer.BadParameter("give a share with --canary or --shadow, or --off")
     with connect(server) as client:
         version = client.set_traffic(collection, name, shadow=shadow, canary=canary)
-    _report(version, f"{name} gets {output.shares(version)}", as_json=as_json)
+    _report(version, f"{name} gets {output_versions.shares(version)}", as_json=as_json)
 
 
 @app.command()
@@ -232,4 +232,4 @@ def delete(
 
 
 def _report(version: Version, line: str, *, as_json: bool) -> None:
-    output.print_json(output.version_json(version)) if as_json else typer.echo(line)
+    output.print_json(output_versions.version_json(version)) if as_json else typer.echo(line)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isclose
+from time import monotonic
 from typing import Final
 
 import numpy as np
 
+from embedders.base import Embedder, Vectors
 from indexes.base import Neighbours, SearchParams
 from ragstone.errors import FailedPrecondition
 from ragstone.types import Comparison, Gate, QuerySource
@@ -49,7 +51,7 @@ async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, Gate]:
     )
 
 
-async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec) -> Gate:
+async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec, rest: Rest) -> Gate:
     """Recall@10 of the dense leg against its own exact search, for texts of some chunks as queries."""
     parts = candidate.parts
     texts = await documents.sample_texts(
@@ -61,12 +63,19 @@ async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec
             name="recall@10", passed=True, value=1.0, limit=limit, detail="not measured: no texts to ask with"
         )
     # One at a time: searches of now stand in the same queue.
-    queries = np.concatenate([await parts.embedder.embed_queries([text]) for text in texts])
+    queries = np.concatenate([await _embed(parts.embedder, text, rest) for text in texts])
     found = await parts.dense.search(queries, _K)
     truth = await parts.dense.search(queries, _K, params=SearchParams(exact=True))
     share = _share_found(found, truth)
     told = f"{len(texts)} queries against exact search"
     return Gate(name="recall@10", passed=share >= limit, value=round(share, 4), limit=limit, detail=told)
+
+
+async def _embed(embedder: Embedder, text: str, rest: Rest) -> Vectors:
+    began = monotonic()
+    vectors = await embedder.embed_queries([text])
+    await rest(monotonic() - began)
+    return vectors
 
 
 def _recall_limit(candidate: Snapshot) -> float:

@@ -113,7 +113,8 @@ async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: 
     return Parts(
         recipe=recipe,
         embedder=embedder,
-        cutter=None if brought else opener.cutter(recipe, embedder, chunking),
+        # Copying a model's tokenizer takes a while.
+        cutter=None if brought else await asyncio.to_thread(opener.cutter, recipe, embedder, chunking),
         dense=dense,
         lexical=lexical,
         metadata=MetadataIndex(),

@@ -194,7 +194,7 @@ class Rebuilds:
             beside = await gates.beside(
                 collection, serving, snapshot, measuring=self._measuring, limits=limits, rest=rest
             )
-            recall = await gates.recall(snapshot, documents=self._sources.documents, limits=limits)
+            recall = await gates.recall(snapshot, documents=self._sources.documents, limits=limits, rest=rest)
             return (*await self.count(snapshot), recall, *beside)
 
     async def count(self, snapshot: Snapshot) -> tuple[Gate, ...]:

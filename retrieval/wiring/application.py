@@ -1,24 +1,16 @@
-"""The composition root: settings -> a running application. The server touches the registries only here."""
+"""The application behind the API: which part of the house answers which call."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-
-import embedders.registry
-import generator.registry
-import indexes.registry
-from embedders.base import Embedder, Vectors
+from embedders.base import Vectors
 from generator.base import Generator
-from indexes.base import LexicalIndex, Metric, VectorIndex
-from indexes.directory import LocalDirectory, Lock
+from indexes.directory import Lock
 from indexes.metadata import decode_metadata
 from ragstone.errors import InvalidArgument, NotFound
 from ragstone.types import (
@@ -38,78 +30,22 @@ from ragstone.types import (
     Wait,
     WriteResult,
 )
-from retrieval.api.exposition import expose
-from retrieval.api.server import ServerOptions, serve
 from retrieval.config import Settings
-from retrieval.ingest.cutting import PassageCutter
 from retrieval.ingest.writer import Writer
 from retrieval.query.answer import Answerer
-from retrieval.query.hydration import Hydrator
 from retrieval.query.pages import decode_position, encode_position
 from retrieval.query.search import Searcher
-from retrieval.store.adapters import Adapters
-from retrieval.store.catalog import Catalog
-from retrieval.store.chunks import Chunks
 from retrieval.store.database import Database
 from retrieval.store.documents import Documents
-from retrieval.store.embeddings import Embeddings
 from retrieval.store.golden import GoldenQueries
-from retrieval.store.journal import Journal
-from retrieval.store.traffic import Shares
 from retrieval.store.values import DocumentRow
-from retrieval.telemetry import Metrics, configure_logging
-from retrieval.versions.adapting import Adapting
-from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
-from retrieval.versions.gauges import CollectionGauges
-from retrieval.versions.healer import Healer
-from retrieval.versions.leases import Leases
-from retrieval.versions.measuring import Measuring
-from retrieval.versions.parts import Cutter
-from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds
-from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+from retrieval.versions.recipe import EmbedderSpec
 from retrieval.versions.reembedding import Reembedding
 from retrieval.versions.service import Versions
-from retrieval.versions.sweeper import Sweeper
 from retrieval.versions.traffic import Traffics
-
-
-class RegistryOpener:
-    """Opens back ends through the registries, and keeps one embedder for equal specs."""
-
-    def __init__(self) -> None:
-        self._embedders: dict[str, Embedder] = {}
-        self._opening = asyncio.Lock()
-
-    async def embedder(self, spec: EmbedderSpec) -> Embedder:
-        """The embedder of a spec, opened on first use."""
-        key = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-        async with self._opening:
-            if key not in self._embedders:
-                self._embedders[key] = await embedders.registry.open_embedder(spec.kind, spec.options)
-            return self._embedders[key]
-
-    async def dense(
-        self, kind: str, *, path: Path, dim: int, metric: Metric, options: Mapping[str, object]
-    ) -> VectorIndex:
-        """A dense index under ``path``."""
-        return await indexes.registry.open_dense(
-            kind, directory=LocalDirectory(path), dim=dim, metric=metric, options=options
-        )
-
-    def cutter(self, recipe: PinnedRecipe, embedder: Embedder, chunking: str) -> Cutter:
-        """What cuts for a recipe."""
-        return PassageCutter(recipe, embedder, chunking)
-
-    async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
-        """A lexical index under ``path``."""
-        return await indexes.registry.open_lexical(kind, directory=LocalDirectory(path), options=options)
-
-    async def close(self) -> None:
-        """Close every embedder."""
-        for embedder in self._embedders.values():
-            await embedder.close()
+from retrieval.wiring.opener import RegistryOpener
 
 
 class Ragstone:
@@ -395,123 +331,3 @@ def _document(row: DocumentRow) -> Document:
         metadata=decode_metadata(row.metadata_json),
         language=row.language or None,
     )
-
-
-def make_metrics() -> Metrics:
-    """The instruments of one server, beside those of its process and platform, on a registry of their own."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    return Metrics(registry)
-
-
-async def build(settings: Settings, metrics: Metrics | None = None) -> Ragstone:
-    """Open everything under ``settings.data_dir``; then all that was ever acknowledged is searchable.
-
-    ``metrics`` are those of the server in front of it, if there is one. Raises FailedPrecondition when
-    another server has the directory open.
-    """
-    metrics = metrics or make_metrics()
-    lock = LocalDirectory(settings.data_dir).lock()
-    database = await Database.open(settings.catalog_url)
-    catalog, journal = Catalog(database), Journal(database)
-    documents = Documents(database)
-    sources = Sources(
-        journal=journal, documents=documents, chunks=Chunks(database), embeddings=Embeddings(database)
-    )
-    opener = RegistryOpener()
-    collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
-    await collections.open()
-    metrics.registry.register(CollectionGauges(collections, asyncio.get_running_loop()))
-    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
-    golden = GoldenQueries(database)
-    measuring = Measuring(ask=searcher.on, golden=golden, texts=documents)
-    adapting = Adapting(
-        opener=opener, sources=sources, adapters=Adapters(database), settings=settings.rebuild
-    )
-    rebuilds = Rebuilds(
-        collections=collections,
-        catalog=catalog,
-        sources=sources,
-        measuring=measuring,
-        adapting=adapting,
-        settings=settings.rebuild,
-    )
-    await rebuilds.open()
-    scratch = settings.data_dir / "versions"
-    reembedding = Reembedding(
-        collections=collections, catalog=catalog, sources=sources, opener=opener, leases=Leases()
-    )
-    traffic = Traffics(
-        collections=collections,
-        catalog=catalog,
-        shares=Shares(database),
-        rebuilds=rebuilds,
-        ask=searcher.on,
-        settings=settings,
-        metrics=metrics,
-    )
-    await traffic.open()
-    versions = Versions(
-        collections=collections,
-        catalog=catalog,
-        sources=sources,
-        rebuilds=rebuilds,
-        measuring=measuring,
-        adapting=adapting,
-        planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
-        reembedding=reembedding,
-        traffic=traffic,
-    )
-    sweeper = Sweeper(
-        versions=versions,
-        collections=collections,
-        catalog=catalog,
-        window_s=settings.rebuild.rollback_window_s,
-    )
-    healer = Healer(versions=versions, collections=collections)
-    answers = await generator.registry.open_generator("extractive", {})
-    return Ragstone(
-        settings=settings,
-        lock=lock,
-        database=database,
-        opener=opener,
-        collections=collections,
-        versions=versions,
-        rebuilds=rebuilds,
-        background=(
-            asyncio.create_task(sweeper.run(), name="version sweeper"),
-            asyncio.create_task(healer.run(), name="version healer"),
-        ),
-        reembedding=reembedding,
-        traffic=traffic,
-        writer=Writer(journal=journal, documents=documents, limits=settings.limits),
-        searcher=searcher,
-        answerer=Answerer(searcher=searcher, generator=answers),
-        generator=answers,
-        documents=documents,
-        golden=golden,
-    )
-
-
-async def run_server(settings: Settings, *, on_listening: Callable[[str], None]) -> None:
-    """Build the application and serve it until SIGTERM or SIGINT.
-
-    The metrics are there from before the application opens until after it is closed. Raises what ``build``
-    raises, and FailedPrecondition when an address cannot be bound.
-    """
-    configure_logging(settings.log_level)
-    limits = settings.limits
-    options = ServerOptions(
-        listen=settings.listen,
-        max_message_bytes=limits.max_message_bytes,
-        max_running=limits.max_concurrent_requests,
-        max_waiting=limits.max_waiting_requests,
-        drain_s=settings.drain_s,
-        grace_s=settings.shutdown_grace_s,
-        tokens={token.get_secret_value(): tenant for tenant, token in settings.auth.tokens.items()},
-        log_calls=settings.log_level == "debug",
-    )
-    metrics = make_metrics()
-    async with expose(metrics.registry, settings.metrics_listen):
-        await serve(await build(settings, metrics), options, metrics, on_listening=on_listening)

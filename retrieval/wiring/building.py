@@ -1,0 +1,141 @@
+"""Settings -> an application, with everything under its data directory opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+import generator.registry
+from indexes.directory import LocalDirectory
+from retrieval.config import Settings
+from retrieval.ingest.writer import Writer
+from retrieval.query.answer import Answerer
+from retrieval.query.hydration import Hydrator
+from retrieval.query.search import Searcher
+from retrieval.store.adapters import Adapters
+from retrieval.store.catalog import Catalog
+from retrieval.store.chunks import Chunks
+from retrieval.store.database import Database
+from retrieval.store.documents import Documents
+from retrieval.store.embeddings import Embeddings
+from retrieval.store.golden import GoldenQueries
+from retrieval.store.journal import Journal
+from retrieval.store.traffic import Shares
+from retrieval.telemetry import Metrics
+from retrieval.versions.adapting import Adapting
+from retrieval.versions.applier import Sources
+from retrieval.versions.collections import Collections
+from retrieval.versions.gauges import CollectionGauges
+from retrieval.versions.healer import Healer
+from retrieval.versions.leases import Leases
+from retrieval.versions.measuring import Measuring
+from retrieval.versions.planning import Planner
+from retrieval.versions.rebuild import Rebuilds
+from retrieval.versions.reembedding import Reembedding
+from retrieval.versions.service import Versions
+from retrieval.versions.sweeper import Sweeper
+from retrieval.versions.traffic import Traffics
+from retrieval.wiring.application import Ragstone
+from retrieval.wiring.opener import RegistryOpener
+
+
+def make_metrics() -> Metrics:
+    """The instruments of one server, beside those of its process and platform, on a registry of their own."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return Metrics(registry)
+
+
+async def build(
+    settings: Settings, metrics: Metrics | None = None, *, when_opened: Callable[[], None] = lambda: None
+) -> Ragstone:
+    """Open everything under ``settings.data_dir``; then all that was ever acknowledged is searchable.
+
+    ``metrics`` are those of the server in front of it, if there is one; ``when_opened`` is called after each
+    embedder that is opened, now or later. Raises FailedPrecondition when
+    another server has the directory open.
+    """
+    metrics = metrics or make_metrics()
+    lock = LocalDirectory(settings.data_dir).lock()
+    database = await Database.open(settings.catalog_url)
+    catalog, journal = Catalog(database), Journal(database)
+    documents = Documents(database)
+    sources = Sources(
+        journal=journal, documents=documents, chunks=Chunks(database), embeddings=Embeddings(database)
+    )
+    opener = RegistryOpener(when_opened)
+    collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
+    await collections.open()
+    metrics.registry.register(CollectionGauges(collections, asyncio.get_running_loop()))
+    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
+    golden = GoldenQueries(database)
+    measuring = Measuring(ask=searcher.on, golden=golden, texts=documents)
+    adapting = Adapting(
+        opener=opener, sources=sources, adapters=Adapters(database), settings=settings.rebuild
+    )
+    rebuilds = Rebuilds(
+        collections=collections,
+        catalog=catalog,
+        sources=sources,
+        measuring=measuring,
+        adapting=adapting,
+        settings=settings.rebuild,
+    )
+    await rebuilds.open()
+    scratch = settings.data_dir / "versions"
+    reembedding = Reembedding(
+        collections=collections, catalog=catalog, sources=sources, opener=opener, leases=Leases()
+    )
+    traffic = Traffics(
+        collections=collections,
+        catalog=catalog,
+        shares=Shares(database),
+        rebuilds=rebuilds,
+        ask=searcher.on,
+        settings=settings,
+        metrics=metrics,
+    )
+    await traffic.open()
+    versions = Versions(
+        collections=collections,
+        catalog=catalog,
+        sources=sources,
+        rebuilds=rebuilds,
+        measuring=measuring,
+        adapting=adapting,
+        planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
+        reembedding=reembedding,
+        traffic=traffic,
+    )
+    sweeper = Sweeper(
+        versions=versions,
+        collections=collections,
+        catalog=catalog,
+        window_s=settings.rebuild.rollback_window_s,
+    )
+    healer = Healer(versions=versions, collections=collections)
+    answers = await generator.registry.open_generator("extractive", {})
+    return Ragstone(
+        settings=settings,
+        lock=lock,
+        database=database,
+        opener=opener,
+        collections=collections,
+        versions=versions,
+        rebuilds=rebuilds,
+        background=(
+            asyncio.create_task(sweeper.run(), name="version sweeper"),
+            asyncio.create_task(healer.run(), name="version healer"),
+        ),
+        reembedding=reembedding,
+        traffic=traffic,
+        writer=Writer(journal=journal, documents=documents, limits=settings.limits),
+        searcher=searcher,
+        answerer=Answerer(searcher=searcher, generator=answers),
+        generator=answers,
+        documents=documents,
+        golden=golden,
+    )

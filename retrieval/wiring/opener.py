@@ -1,0 +1,59 @@
+"""Back ends, opened through the registries by the kinds that a recipe names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import embedders.registry
+import indexes.registry
+from embedders.base import Embedder
+from indexes.base import LexicalIndex, Metric, VectorIndex
+from indexes.directory import LocalDirectory
+from retrieval.ingest.cutting import PassageCutter
+from retrieval.versions.parts import Cutter
+from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+
+
+class RegistryOpener:
+    """Opens back ends through the registries, and keeps one embedder for equal specs.
+
+    ``when_opened`` is called after each embedder that is new.
+    """
+
+    def __init__(self, when_opened: Callable[[], None] = lambda: None) -> None:
+        self._when_opened = when_opened
+        self._embedders: dict[str, Embedder] = {}
+        self._opening = asyncio.Lock()
+
+    async def embedder(self, spec: EmbedderSpec) -> Embedder:
+        """The embedder of a spec, opened on first use."""
+        key = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+        async with self._opening:
+            if key not in self._embedders:
+                self._embedders[key] = await embedders.registry.open_embedder(spec.kind, spec.options)
+                self._when_opened()
+            return self._embedders[key]
+
+    async def dense(
+        self, kind: str, *, path: Path, dim: int, metric: Metric, options: Mapping[str, object]
+    ) -> VectorIndex:
+        """A dense index under ``path``."""
+        return await indexes.registry.open_dense(
+            kind, directory=LocalDirectory(path), dim=dim, metric=metric, options=options
+        )
+
+    def cutter(self, recipe: PinnedRecipe, embedder: Embedder, chunking: str) -> Cutter:
+        """What cuts for a recipe."""
+        return PassageCutter(recipe, embedder, chunking)
+
+    async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
+        """A lexical index under ``path``."""
+        return await indexes.registry.open_lexical(kind, directory=LocalDirectory(path), options=options)
+
+    async def close(self) -> None:
+        """Close every embedder."""
+        for embedder in self._embedders.values():
+            await embedder.close()

@@ -1,0 +1,25 @@
+"""The opener of back ends: what it keeps, and whom it tells."""
+
+from __future__ import annotations
+
+from retrieval.versions.recipe import EmbedderSpec
+from retrieval.wiring import RegistryOpener
+
+
+def _hashing(dim: int) -> EmbedderSpec:
+    return EmbedderSpec(kind="hashing", options={"dim": str(dim)})
+
+
+async def test_equal_specs_share_one_embedder() -> None:
+    opener = RegistryOpener()
+    assert await opener.embedder(_hashing(64)) is await opener.embedder(_hashing(64))
+    await opener.close()
+
+
+async def test_every_embedder_that_is_new_is_told_of_once() -> None:
+    told: list[None] = []
+    opener = RegistryOpener(when_opened=lambda: told.append(None))
+    for dim in (64, 32, 64, 32):
+        await opener.embedder(_hashing(dim))
+    assert len(told) == 2
+    await opener.close()
