@@ -89,6 +89,9 @@ async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: 
     naming ``recipe.<section>.<key>`` for options that a back end refuses.
     """
     embedder = await opener.embedder(recipe.embedder)
+    brought = recipe.embedder.kind == "precomputed"
+    # A model's tokenizer takes a while to copy.
+    cutter = None if brought else await asyncio.to_thread(opener.cutter, recipe, embedder, chunking)
     index, words = recipe.index, recipe.lexical
 
     async def open_dense() -> VectorIndex:
@@ -109,12 +112,10 @@ async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: 
     except BaseException:
         await dense.close()
         raise
-    brought = recipe.embedder.kind == "precomputed"
     return Parts(
         recipe=recipe,
         embedder=embedder,
-        # Copying a model's tokenizer takes a while.
-        cutter=None if brought else await asyncio.to_thread(opener.cutter, recipe, embedder, chunking),
+        cutter=cutter,
         dense=dense,
         lexical=lexical,
         metadata=MetadataIndex(),

@@ -7,7 +7,7 @@ from retrieval.wiring import RegistryOpener
 
 
 def _hashing(dim: int) -> EmbedderSpec:
-    return EmbedderSpec(kind="hashing", options={"dim": str(dim)})
+    return EmbedderSpec.model_validate({"kind": "hashing", "dim": dim})
 
 
 async def test_equal_specs_share_one_embedder() -> None:
