@@ -96,6 +96,9 @@ class Applier:
         self._stopping = False
         self._changed = asyncio.Condition()
         self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._awaited_seq = 0
+        """The last position that somebody has waited for."""
         self._tasks: list[asyncio.Task[None]] = []
         self._checkpoint_lock = asyncio.Lock()
         self._checkpointed_at = monotonic()
@@ -171,6 +174,8 @@ class Applier:
         Raises Internal when exactly that step was parked.
         """
         if self.progress.applied_seq < seq:
+            self._awaited_seq = max(self._awaited_seq, seq)
+            self._hurry.set()
             async with self._changed:
                 await self._changed.wait_for(lambda: self.progress.applied_seq >= seq)
         if reason := self.progress.parked_steps.get(seq):
@@ -300,8 +305,18 @@ class Applier:
             await self._pause(start)
 
     async def _pause(self, start: float) -> None:
-        if self._rest is not None:
-            await self._rest(monotonic() - start)
+        """Rest from what was begun at ``start``, but only while nobody waits for what is yet to be applied."""
+        if self._rest is None:
+            return
+        if self.progress.applied_seq >= self._awaited_seq:
+            self._hurry.clear()
+        resting = asyncio.create_task(self._rest(monotonic() - start))
+        hurried = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait((resting, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            resting.cancel()
+            hurried.cancel()
 
     async def _load_metadata(self, head: int) -> None:
         async for rows in self._sources.documents.all_metadata(

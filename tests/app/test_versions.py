@@ -25,6 +25,7 @@ from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import utc_now
 from retrieval.versions.applier import Applier
+from retrieval.versions.rebuild import Yielding
 from retrieval.versions.sweeper import Sweeper
 from retrieval.wiring import build
 from tests.app.conftest import HASHING, App
@@ -163,6 +164,19 @@ async def test_two_promoters_race_and_one_gets_a_conflict(filled: App) -> None:
     assert sorted(type(result).__name__ for result in results) == ["Conflict", "Version"]
     states = sorted(version.state for version in await filled.ragstone.versions("docs"))
     assert states == ["ready", "retiring", "serving"]
+
+
+async def test_a_promotion_does_not_wait_for_a_rest(filled: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = await rebuilt(filled, MOVES["smaller chunks"])
+
+    async def for_ever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Yielding, "__call__", for_ever)
+    await filled.upsert(Document(id="late", text="A late light is lit at dusk."))
+    async with asyncio.timeout(60):
+        promoted = await filled.ragstone.promote_version("docs", version.name, force=False)
+    assert promoted.state == "serving"
 
 
 async def test_a_second_rebuild_is_refused_by_name(filled: App, stuck: Callable[[], None]) -> None:
