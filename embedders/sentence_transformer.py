@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer
-from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from embedders.base import Embedder, Space, Vectors
 from embedders.batching import Batcher, BatchLimits
+from embedders.forward import Precision, TokenIds, embed_batch, fastest, pooling
 from embedders.options import parse_options
-from embedders.packed_bert import PackedBert, pack_linears, packing_available
 from embedders.weights import DEFAULT_MODEL, Weights, find_weights
 from ragstone.errors import BackendUnavailable, InvalidArgument
 
-TokenIds = NDArray[np.int64]
-Forward = Callable[[Tensor, Tensor | None], Tensor]
-"""Int64 ids ``(n, length)`` and a bool mask (None: no padding) to float32 ``(n, dim)``."""
-
 _INLINE_CHARS: Final = 4_000
 """Up to so many characters are tokenised on the event loop: quicker than a hop to a thread."""
-_AGREEMENT: Final = 0.99999
 _PROBES: Final = (
     "what is a lighthouse?",
     "A lighthouse is a tower with a bright light at its top.",
@@ -51,6 +42,8 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     query_prompt: str | None = None
     passage_prompt: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    """Of the products: bfloat16 where the machine is fast in it and the vectors agree, or as named."""
     workers: int | None = Field(None, ge=1, le=256)
     """Threads that run the model, each on one core."""
     batch_tokens: int | None = Field(None, ge=16, le=1_048_576)
@@ -93,7 +86,7 @@ class SentenceTransformerEmbedder:
             name=weights.name,
             dim=_dim(model),
             digest=weights.digest,
-            pooling=_pooling(model),
+            pooling=pooling(model),
             query_prompt=_prompt(model, options.query_prompt, "query"),
             passage_prompt=_prompt(model, options.passage_prompt, "document", "passage"),
             max_tokens=max_tokens,
@@ -101,7 +94,9 @@ class SentenceTransformerEmbedder:
         _refuse_unpooled_prompts(model, self._space)
         self._pad = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
         self._device = model.device
-        self._forward = _fastest(model, self._tokenise(list(_PROBES)), self._pad)
+        self._forward = fastest(
+            model, self._tokenise(list(_PROBES)), pad=self._pad, precision=options.precision
+        )
         self._batcher: Batcher[TokenIds] = Batcher(
             self._run, dim=self._space.dim, limits=_limits(options, model)
         )
@@ -145,95 +140,9 @@ class SentenceTransformerEmbedder:
         """One batch through the model; called by the batcher's threads."""
         try:
             with torch.inference_mode():
-                return _embed_batch(self._forward, batch, self._pad, self._device)
+                return embed_batch(self._forward, batch, self._pad, self._device)
         except RuntimeError as exc:
             raise BackendUnavailable(f"the embedding model {self._space.name} failed: {exc}") from exc
-
-
-def _embed_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: torch.device) -> Vectors:
-    lengths = [len(ids) for ids in batch]
-    longest = max(lengths)
-    padded = np.full((len(batch), longest), pad, np.int64)
-    for row, ids in zip(padded, batch, strict=True):
-        row[: len(ids)] = ids
-    mask = None
-    if min(lengths) < longest:
-        mask = torch.from_numpy(np.arange(longest) < np.array(lengths)[:, None]).to(device)
-    pooled = forward(torch.from_numpy(padded).to(device), mask)
-    unit = torch.nn.functional.normalize(pooled, dim=-1)
-    vectors: Vectors = unit.float().cpu().numpy()
-    return vectors
-
-
-# -- forward passes ----------------------------------------------------------------------------
-
-
-def _fastest(model: SentenceTransformer, probes: Sequence[TokenIds], pad: int) -> Forward:
-    """The quickest forward pass that gives this model's own vectors.
-
-    Packed weights reach operators of PyTorch that carry no promise between versions, hence the comparison.
-    """
-    plain = _whole_model(model)
-    if model.device.type != "cpu" or not packing_available():
-        return plain
-    with torch.inference_mode():
-        wanted = _embed_batch(plain, probes, pad, model.device)
-        for candidate in _packed_forwards(model):
-            if _agrees(candidate, wanted, probes, pad):
-                return candidate
-    return plain
-
-
-def _packed_forwards(model: SentenceTransformer) -> Iterator[Forward]:
-    """Faster passes that may fit this model, the fastest first."""
-    bert = _bert_of(model)
-    if bert is not None:
-        yield _mean_of(PackedBert(bert))
-    packed = deepcopy(model)
-    pack_linears(packed)
-    yield _whole_model(packed)
-
-
-def _agrees(forward: Forward, wanted: Vectors, probes: Sequence[TokenIds], pad: int) -> bool:
-    try:
-        got = _embed_batch(forward, probes, pad, torch.device("cpu"))
-    except (RuntimeError, AttributeError):  # some architectures read their layers' weights themselves
-        return False
-    return bool(((got * wanted).sum(axis=1) >= _AGREEMENT).all())
-
-
-def _whole_model(model: SentenceTransformer) -> Forward:
-    """The model as its authors wrote it, all modules in turn."""
-
-    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
-        attention = torch.ones_like(ids) if mask is None else mask.long()
-        pooled: Tensor = model({"input_ids": ids, "attention_mask": attention})["sentence_embedding"]
-        return pooled
-
-    return forward
-
-
-def _mean_of(bert: PackedBert) -> Forward:
-    """Mean pooling over the tokens that are no padding."""
-
-    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
-        tokens = bert(ids, mask)
-        if mask is None:
-            return tokens.mean(dim=1)
-        weight = mask.to(tokens.dtype).unsqueeze(-1)
-        return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
-
-    return forward
-
-
-def _bert_of(model: SentenceTransformer) -> Any | None:
-    """The BERT of a model that is nothing but BERT, mean pooling and normalisation."""
-    modules = list(model)
-    kinds = [type(module) for module in modules]
-    if kinds not in ([Transformer, Pooling], [Transformer, Pooling, Normalize]) or _pooling(model) != "mean":
-        return None
-    bert = modules[0].auto_model
-    return bert if PackedBert.fits(bert) else None
 
 
 # -- facts about a model -----------------------------------------------------------------------
@@ -280,10 +189,6 @@ def _dim(model: SentenceTransformer) -> int:
     if not dim:
         raise _wrong_model("the model does not tell its dimension")
     return int(dim)
-
-
-def _pooling(model: SentenceTransformer) -> str:
-    return next((str(m.pooling_mode) for m in model if isinstance(m, Pooling)), "")
 
 
 def _prompt(model: SentenceTransformer, wanted: str | None, *names: str) -> str:

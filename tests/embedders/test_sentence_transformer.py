@@ -37,7 +37,28 @@ async def test_vectors_are_those_of_sentence_transformers(
 ) -> None:
     wanted = original.encode(TEXTS, normalize_embeddings=True)
     for got in (await minilm.embed_queries(TEXTS), await minilm.embed_passages(TEXTS)):
-        assert (got * wanted).sum(axis=1).min() >= 0.99999
+        assert (got * wanted).sum(axis=1).min() >= 0.9999
+
+
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bfloat16", 0.9999)])
+async def test_a_precision_that_was_asked_for_is_used_and_agrees(
+    precision: str, least: float, original: SentenceTransformer
+) -> None:
+    embedder = await open_embedder("sentence_transformer", {"device": "cpu", "precision": precision})
+    try:
+        got = await embedder.embed_passages(TEXTS)
+    finally:
+        await embedder.close()
+    agreement = (got * original.encode(TEXTS, normalize_embeddings=True)).sum(axis=1).min()
+    assert agreement >= least
+    assert (agreement < 0.99999) == (precision == "bfloat16")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_row_of_a_batch_is_the_row_of_its_text_alone(minilm: Embedder) -> None:
+    together = await minilm.embed_passages(TEXTS)
+    alone = np.concatenate([await minilm.embed_passages([text]) for text in TEXTS])
+    assert (together * alone).sum(axis=1).min() >= 0.9999
 
 
 @pytest.mark.asyncio(loop_scope="session")
@@ -64,7 +85,7 @@ async def test_prompts_and_truncation_make_another_space_and_other_vectors(
         await embedder.close()
     wanted = original.encode(["query: harbour", "harbour", "word " * 14], normalize_embeddings=True)
     got = np.concatenate([query, passage])
-    assert (got * wanted).sum(axis=1).min() >= 0.99999
+    assert (got * wanted).sum(axis=1).min() >= 0.9999
     assert (embedder.space.query_prompt, embedder.space.max_tokens) == ("query: ", 16)
 
 
@@ -92,7 +113,7 @@ async def test_other_architectures_and_poolings_are_computed_as_their_authors_do
     finally:
         await embedder.close()
     wanted = distilled.encode(TEXTS, normalize_embeddings=True)
-    assert (got * wanted).sum(axis=1).min() >= 0.99999
+    assert (got * wanted).sum(axis=1).min() >= 0.9999
     space = embedder.space
     assert (space.name, space.pooling, space.max_tokens) == ("distilled", "cls", 64)
 

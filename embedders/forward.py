@@ -1,0 +1,133 @@
+"""Forward passes of a Sentence Transformers model: the quickest that gives the model's own vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from torch import Tensor
+
+from embedders.base import Vectors
+from embedders.packed_bert import PackedBert, bfloat16_is_native, pack_linears, packing_available
+
+TokenIds = NDArray[np.int64]
+Forward = Callable[[Tensor, Tensor | None], Tensor]
+"""Int64 ids ``(n, length)`` and a bool mask (None: no padding) to float32 ``(n, dim)``."""
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_AGREEMENT: Final = {torch.float32: 0.99999, torch.bfloat16: 0.9999}
+"""The least cosine with the authors' own pass in float32, by the dtype of the products."""
+
+
+def embed_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: torch.device) -> Vectors:
+    """Unit vectors float32 ``(len(batch), dim)``, padded to the longest of the batch."""
+    lengths = [len(ids) for ids in batch]
+    longest = max(lengths)
+    padded = np.full((len(batch), longest), pad, np.int64)
+    for row, ids in zip(padded, batch, strict=True):
+        row[: len(ids)] = ids
+    mask = None
+    if min(lengths) < longest:
+        mask = torch.from_numpy(np.arange(longest) < np.array(lengths)[:, None]).to(device)
+    pooled = forward(torch.from_numpy(padded).to(device), mask)
+    unit = torch.nn.functional.normalize(pooled.float(), dim=-1)
+    vectors: Vectors = unit.cpu().numpy()
+    return vectors
+
+
+def fastest(
+    model: SentenceTransformer, probes: Sequence[TokenIds], *, pad: int, precision: Precision
+) -> Forward:
+    """The quickest forward pass that gives this model's own vectors, for ``probes`` at least.
+
+    Packed weights reach operators of PyTorch that carry no promise between versions, hence the comparison.
+    """
+    plain = _whole_model(model)
+    with torch.inference_mode():
+        wanted = embed_batch(plain, probes, pad, model.device)
+        for dtype in _dtypes(model.device, precision):
+            for candidate in _candidates(model, dtype):
+                if _agrees(candidate, wanted, probes, pad, model.device, _AGREEMENT[dtype]):
+                    return candidate
+    return plain
+
+
+def _dtypes(device: torch.device, precision: Precision) -> tuple[torch.dtype, ...]:
+    """Those to try, the fastest first."""
+    if precision != "auto":
+        return (torch.bfloat16,) if precision == "bfloat16" else (torch.float32,)
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else bfloat16_is_native()
+    return (torch.bfloat16, torch.float32) if native else (torch.float32,)
+
+
+def _candidates(model: SentenceTransformer, dtype: torch.dtype) -> Iterator[Forward]:
+    """Passes faster than the plain one that may fit this model, the fastest first."""
+    if model.device.type == "cpu" and packing_available():
+        bert = _bert_of(model)
+        if bert is not None:
+            yield _mean_of(PackedBert(bert, dtype))
+        packed = deepcopy(model).to(dtype)
+        pack_linears(packed)
+        yield _whole_model(packed)
+    elif dtype != torch.float32:
+        yield _whole_model(deepcopy(model).to(dtype))
+
+
+def _agrees(
+    forward: Forward,
+    wanted: Vectors,
+    probes: Sequence[TokenIds],
+    pad: int,
+    device: torch.device,
+    least: float,
+) -> bool:
+    try:
+        got = embed_batch(forward, probes, pad, device)
+    except (RuntimeError, AttributeError):  # some architectures read their layers' weights themselves
+        return False
+    return bool(((got * wanted).sum(axis=1) >= least).all())
+
+
+def _whole_model(model: SentenceTransformer) -> Forward:
+    """The model as its authors wrote it, all modules in turn."""
+
+    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
+        attention = torch.ones_like(ids) if mask is None else mask.long()
+        pooled: Tensor = model({"input_ids": ids, "attention_mask": attention})["sentence_embedding"]
+        return pooled
+
+    return forward
+
+
+def _mean_of(bert: PackedBert) -> Forward:
+    """Mean pooling over the tokens that are no padding."""
+
+    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
+        tokens = bert(ids, mask)
+        if mask is None:
+            return tokens.mean(dim=1)
+        weight = mask.to(tokens.dtype).unsqueeze(-1)
+        return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+    return forward
+
+
+def _bert_of(model: SentenceTransformer) -> Any | None:
+    """The BERT of a model that is nothing but BERT, mean pooling and normalisation."""
+    modules = list(model)
+    kinds = [type(module) for module in modules]
+    if kinds not in ([Transformer, Pooling], [Transformer, Pooling, Normalize]) or pooling(model) != "mean":
+        return None
+    bert = modules[0].auto_model
+    return bert if PackedBert.fits(bert) else None
+
+
+def pooling(model: SentenceTransformer) -> str:
+    """How tokens become one vector, in the model's own word; empty where it does not say."""
+    return next((str(m.pooling_mode) for m in model if isinstance(m, Pooling)), "")
