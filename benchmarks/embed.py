@@ -96,7 +96,7 @@ async def _speed(options: argparse.Namespace) -> Mapping[str, Any]:
     found = {key: median(values) for key, values in seen.items()}
     rows = [_row(name, found) for name in ("raw", *ours)]
     report.show(
-        f"{options.passages:,} passages, {options.queries:,} queries, {options.clients} clients, {CORES} cores",
+        f"{options.passages:,} passages, {options.queries:,} queries of {options.clients} clients; {CORES} cores",
         ("", "passages/s", "to raw", "queries/s", "to raw", "one, p50 ms", "mixed, p95 is", "bulk keeps"),
         rows,
         quiet=options.json,

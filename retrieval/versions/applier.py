@@ -305,7 +305,7 @@ class Applier:
             await self._pause(start)
 
     async def _pause(self, start: float) -> None:
-        """Rest from what was begun at ``start``, but only while nobody waits for what is yet to be applied."""
+        """Rest from what was begun at ``start``, while nobody waits for what is yet to be applied."""
         if self._rest is None:
             return
         if self.progress.applied_seq >= self._awaited_seq:
