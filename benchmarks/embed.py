@@ -96,8 +96,8 @@ async def _speed(options: argparse.Namespace) -> Mapping[str, Any]:
     found = {key: median(values) for key, values in seen.items()}
     rows = [_row(name, found) for name in ("raw", *ours)]
     report.show(
-        f"{options.passages:,} passages, {options.queries:,} queries of {options.clients} clients; {CORES} cores",
-        ("", "passages/s", "to raw", "queries/s", "to raw", "one, p50 ms", "mixed, p95 is", "bulk keeps"),
+        f"{options.clients} clients; {options.passages:,} passages, {options.queries:,} queries; {CORES} cores",
+        ("", "texts/s", "is", "queries/s", "is", "p50 ms", "beside bulk p95 is", "bulk keeps"),
         rows,
         quiet=options.json,
     )
