@@ -96,7 +96,8 @@ async def _speed(options: argparse.Namespace) -> Mapping[str, Any]:
     found = {key: median(values) for key, values in seen.items()}
     rows = [_row(name, found) for name in ("raw", *ours)]
     report.show(
-        f"{options.clients} clients; {options.passages:,} passages, {options.queries:,} queries; {CORES} cores",
+        f"{options.passages:,} passages; {options.queries:,} queries, {options.clients} clients; "
+        f"{CORES} cores",
         ("", "texts/s", "is", "queries/s", "is", "p50 ms", "beside bulk p95 is", "bulk keeps"),
         rows,
         quiet=options.json,
