@@ -58,6 +58,15 @@ def fastest(
     return plain
 
 
+def first_of(forward: Forward, dim: int) -> Forward:
+    """The first ``dim`` numbers of each vector."""
+
+    def cut(ids: Tensor, mask: Tensor | None) -> Tensor:
+        return forward(ids, mask)[:, :dim]
+
+    return cut
+
+
 def _dtypes(device: torch.device, precision: Precision) -> tuple[torch.dtype, ...]:
     """Those to try, the fastest first."""
     if precision != "auto":

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from embedders.base import Embedder, Space, Vectors
 from embedders.batching import Batcher, BatchLimits
-from embedders.forward import Precision, TokenIds, embed_batch, fastest, pooling
+from embedders.forward import Precision, TokenIds, embed_batch, fastest, first_of, pooling
 from embedders.options import parse_options
 from embedders.weights import DEFAULT_MODEL, Weights, find_weights
 from ragstone.errors import BackendUnavailable, InvalidArgument
@@ -37,6 +37,9 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     model: str = Field(DEFAULT_MODEL, min_length=1)
     """A model id or a folder."""
     revision: str | None = None
+    dim: int | None = Field(None, ge=8, le=4096)
+    """Only the first so many of each vector's numbers, for models trained to be cut there (Matryoshka
+    representation learning, NeurIPS 2022); another space."""
     max_tokens: int | None = Field(None, ge=4, le=131_072)
     """Longer texts are cut here."""
     query_prompt: str | None = None
@@ -84,7 +87,7 @@ class SentenceTransformerEmbedder:
         self._truncating.enable_truncation(max_tokens)
         self._space = Space(
             name=weights.name,
-            dim=_dim(model),
+            dim=_dim(model, options.dim),
             digest=weights.digest,
             pooling=pooling(model),
             query_prompt=_prompt(model, options.query_prompt, "query"),
@@ -94,9 +97,8 @@ class SentenceTransformerEmbedder:
         _refuse_unpooled_prompts(model, self._space)
         self._pad = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
         self._device = model.device
-        self._forward = fastest(
-            model, self._tokenise(list(_PROBES)), pad=self._pad, precision=options.precision
-        )
+        whole = fastest(model, self._tokenise(list(_PROBES)), pad=self._pad, precision=options.precision)
+        self._forward = first_of(whole, self._space.dim)
         self._batcher: Batcher[TokenIds] = Batcher(
             self._run, dim=self._space.dim, limits=_limits(options, model)
         )
@@ -184,11 +186,13 @@ def _max_tokens(model: SentenceTransformer, wanted: int | None) -> int:
     return int(wanted or min(model.max_seq_length or positions, positions))
 
 
-def _dim(model: SentenceTransformer) -> int:
+def _dim(model: SentenceTransformer, wanted: int | None) -> int:
     dim = model.get_embedding_dimension()
     if not dim:
         raise _wrong_model("the model does not tell its dimension")
-    return int(dim)
+    if wanted is not None and wanted > dim:
+        raise InvalidArgument.at("recipe.embedder.dim", f"the model's vectors have {dim} numbers")
+    return int(wanted or dim)
 
 
 def _prompt(model: SentenceTransformer, wanted: str | None, *names: str) -> str:

@@ -89,6 +89,25 @@ async def test_prompts_and_truncation_make_another_space_and_other_vectors(
     assert (embedder.space.query_prompt, embedder.space.max_tokens) == ("query: ", 16)
 
 
+async def test_a_smaller_dimension_is_the_beginning_of_the_vector_and_another_space(
+    minilm: Embedder, original: SentenceTransformer
+) -> None:
+    embedder = await open_embedder("sentence_transformer", {"device": "cpu", "dim": 64, "workers": 1})
+    try:
+        got = await embedder.embed_queries(TEXTS)
+    finally:
+        await embedder.close()
+    wanted = original.encode(TEXTS, normalize_embeddings=True, truncate_dim=64)
+    assert (got * wanted).sum(axis=1).min() >= 0.9999
+    assert embedder.space.dim == 64
+    assert embedder.space.id != minilm.space.id
+
+
+async def test_more_dimensions_than_the_model_has_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="384 numbers"):
+        await open_embedder("sentence_transformer", {"device": "cpu", "dim": 512})
+
+
 @pytest.fixture(scope="module")
 def distilled(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
     """A small random model that is no BERT and does not pool by the mean."""
