@@ -12,6 +12,7 @@ everything that was acknowledged is looked for.
 from __future__ import annotations
 
 import argparse
+import os
 import asyncio
 import random
 import tempfile
@@ -80,6 +81,8 @@ class Move:
 def main() -> None:
     """Make every move, and show what was seen."""
     options = _parse()
+    # Queries come round again; each is to be embedded.
+    os.environ["RAGSTONE_LIMITS__QUERY_VECTORS"] = "0"
     texts = sentences(POOL)
     stored = _documents(texts, options.rows)
     rates = Rates(searches=options.searches, upserts=options.upserts, deletes=options.deletes)

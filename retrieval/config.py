@@ -32,6 +32,8 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     max_waiting_requests: PositiveInt = 1024
     max_pending_chunks: PositiveInt = 20_000
     """Chunks that are committed but not yet indexed; above it, writes wait."""
+    query_vectors: int = Field(10_000, ge=0)
+    """Vectors of queries that are kept in memory, each for the tenant that asked; 0 keeps none."""
 
 
 class IndexingSettings(BaseModel, frozen=True, extra="forbid"):

@@ -42,6 +42,7 @@ REQUESTS_WAITING: Final = "ragstone_requests_waiting"
 REQUESTS_SHED: Final = "ragstone_requests_shed_total"
 SEARCH_STAGE_DURATION: Final = "ragstone_search_stage_duration_seconds"
 SEARCHES_DEGRADED: Final = "ragstone_searches_degraded_total"
+QUERY_VECTORS: Final = "ragstone_query_vectors_total"
 
 # Of versions that are tried on live searches.
 CANARY_SEARCHES: Final = "ragstone_canary_searches_total"
@@ -106,6 +107,13 @@ class Metrics:
         )
         for leg in LEG_DENSE, LEG_LEXICAL:
             self._degraded.labels(leg)
+        lookups = Counter(
+            QUERY_VECTORS,
+            "Queries to embed, by whether their vectors were still there.",
+            ("outcome",),
+            registry=registry,
+        )
+        self._hits, self._misses = lookups.labels("hit"), lookups.labels("miss")
         self._canary = Counter(
             CANARY_SEARCHES,
             "Searches that went to a canary, by whether it answered them or the serving version had to.",
@@ -121,6 +129,10 @@ class Metrics:
             ("collection", "outcome"),
             registry=registry,
         )
+
+    def looked_up(self, *, hit: bool) -> None:
+        """Count a query whose vector was still there, or was not."""
+        (self._hits if hit else self._misses).inc()
 
     def calls(self, method: str) -> Calls:
         """The calls of one method. Ask once for each method that the server has, not for each call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from time import perf_counter
 
 import structlog
@@ -18,6 +19,7 @@ from retrieval import telemetry
 from retrieval.query.fusion import Fused, Ranking, explain, fuse
 from retrieval.query.hydration import Hydrator, Passage
 from retrieval.query.pages import decode_page, encode_page, page_version
+from retrieval.query.query_vectors import EmbedQuery, QueryVectors, embed_anew
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.new_model import NewModel
@@ -34,9 +36,12 @@ Leg = Callable[[], Awaitable[Ranking]]
 class Searcher:
     """Answers queries, for all collections."""
 
-    def __init__(self, *, journal: Journal, hydrator: Hydrator, metrics: Metrics) -> None:
+    def __init__(
+        self, *, journal: Journal, hydrator: Hydrator, query_vectors: QueryVectors, metrics: Metrics
+    ) -> None:
         self._journal = journal
         self._hydrator = hydrator
+        self._query_vectors = query_vectors
         self._metrics = metrics
 
     async def search(
@@ -73,7 +78,7 @@ class Searcher:
 
     async def on(self, snapshot: Snapshot, query: Query) -> SearchResult:
         """What a leased snapshot answers, whichever version serves. Raises as ``search`` does."""
-        return await self._answer(snapshot, query, Stopwatch(), {})
+        return await self._answer(snapshot, query, Stopwatch(), embed_anew, {})
 
     async def _search(
         self, collection: OpenCollection, query: Query, tenant: str, deadline_s: float | None, *, at: str
@@ -81,8 +86,7 @@ class Searcher:
         try:
             watch = Stopwatch()
             if collection.traffic is None:
-                with _lease(collection, query) as snapshot:
-                    result = await self._answer(snapshot, query, watch, collection.new_models)
+                result = await self._serve(collection, query, tenant, watch)
             else:
                 result = await self._tried(collection, collection.traffic, query, tenant, deadline_s, watch)
         except RagstoneError as exc:
@@ -105,15 +109,15 @@ class Searcher:
         """What the canary answers to its share of queries; else, or if it cannot, the serving version."""
         canary = traffic.canary(query, tenant)
         if canary is None:
-            with _lease(collection, query) as snapshot:
-                result = await self._answer(snapshot, query, watch, collection.new_models)
+            result = await self._serve(collection, query, tenant, watch)
             traffic.served(query, result)
             return result
         patience_s, failure = canary.patience_s(deadline_s), ""
         try:
             async with asyncio.timeout(patience_s):
                 with collection.lease(canary.version.id) as snapshot:
-                    result = await self._answer(snapshot, query, watch, {})
+                    embed = partial(self._query_vectors.of, tenant=tenant)
+                    result = await self._answer(snapshot, query, watch, embed, {})
             if not result.degraded:
                 canary.answered(result)
                 return result
@@ -123,8 +127,7 @@ class Searcher:
         except Exception as exc:  # noqa: BLE001 - whatever it is: no request fails because of a canary
             failure = f"{type(exc).__name__}: {exc}"
         began = perf_counter()
-        with _lease(collection, query) as snapshot:
-            result = await self._answer(snapshot, query, watch, collection.new_models)
+        result = await self._serve(collection, query, tenant, watch)
         # What the serving version cannot answer either, the caller or a model got wrong, and not the canary.
         if failure and not result.degraded:
             canary.gave_way(failure)
@@ -132,8 +135,21 @@ class Searcher:
             canary.ran_late(patience_s, perf_counter() - began)
         return result
 
+    async def _serve(
+        self, collection: OpenCollection, query: Query, tenant: str, watch: Stopwatch
+    ) -> SearchResult:
+        """What the serving version answers, or the one that a page token names."""
+        embed = partial(self._query_vectors.of, tenant=tenant)
+        with _lease(collection, query) as snapshot:
+            return await self._answer(snapshot, query, watch, embed, collection.new_models)
+
     async def _answer(
-        self, snapshot: Snapshot, query: Query, watch: Stopwatch, new_models: Mapping[str, NewModel]
+        self,
+        snapshot: Snapshot,
+        query: Query,
+        watch: Stopwatch,
+        embed: EmbedQuery,
+        new_models: Mapping[str, NewModel],
     ) -> SearchResult:
         before = decode_page(query, snapshot.version.id)
         if query.min_seq is not None:
@@ -141,7 +157,7 @@ class Searcher:
                 await self._wait_for(snapshot, query.min_seq)
         fusion = fusion_of(snapshot.parts.recipe.fusion, query.fusion)
         seq = snapshot.applier.progress.applied_seq
-        legs = _Legs(snapshot, query, _depth(query, fusion, before), watch, new_models)
+        legs = _Legs(snapshot, query, _depth(query, fusion, before), watch, embed, new_models)
         rankings, degraded = await _run(legs.planned())
         with watch.stage(telemetry.STAGE_FUSE):
             fused = fuse(rankings, fusion)
@@ -202,12 +218,14 @@ class _Legs:
         query: Query,
         depth: int,
         watch: Stopwatch,
+        embed: EmbedQuery,
         new_models: Mapping[str, NewModel],
     ) -> None:
         self._parts = snapshot.parts
         self._query = query
         self._depth = depth
         self._watch = watch
+        self._embed = embed
         self._allow = self._allowed()
         self._new_models = new_models
         self.new_model: NewModel | None = None
@@ -282,9 +300,11 @@ class _Legs:
     async def _dense(self) -> Ranking:
         with self._watch.stage(telemetry.STAGE_EMBED):
             if self.new_model is None:
-                vectors = await self._parts.embedder.embed_queries([self._query.text])
+                vectors = await self._embed(self._parts.embedder, self._query.text)
             else:
-                vectors = await self.new_model.embed(self._query.text, into=self._parts.embedder.space.id)
+                vectors = await self.new_model.embed(
+                    self._query.text, self._embed, into=self._parts.embedder.space.id
+                )
         return await self._nearest(vectors)
 
     async def _nearest(self, vectors: Vectors) -> Ranking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from embedders.base import Embedder, Vectors
@@ -21,10 +22,12 @@ class NewModel:
     adapter: Adapter | None
     told: QueryAdapter
 
-    async def embed(self, text: str, *, into: str) -> Vectors:
+    async def embed(
+        self, text: str, embed: Callable[[Embedder, str], Awaitable[Vectors]], *, into: str
+    ) -> Vectors:
         """A query's vector ``(1, dim)`` by this model, in the space ``into``. Raises SpaceMismatch."""
         self._require(into)
-        return self.into(await self.embedder.embed_queries([text]), into)
+        return self.into(await embed(self.embedder, text), into)
 
     def into(self, vectors: Vectors, serving_space: str) -> Vectors:
         """Vectors of the model's space in the serving one's. Raises SpaceMismatch where that cannot be."""

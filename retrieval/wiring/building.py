@@ -13,6 +13,7 @@ from retrieval.config import Settings
 from retrieval.ingest.writer import Writer
 from retrieval.query.answer import Answerer
 from retrieval.query.hydration import Hydrator
+from retrieval.query.query_vectors import QueryVectors
 from retrieval.query.search import Searcher
 from retrieval.store.adapters import Adapters
 from retrieval.store.catalog import Catalog
@@ -70,7 +71,12 @@ async def build(
     collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
     await collections.open()
     metrics.registry.register(CollectionGauges(collections, asyncio.get_running_loop()))
-    searcher = Searcher(journal=journal, hydrator=Hydrator(documents), metrics=metrics)
+    searcher = Searcher(
+        journal=journal,
+        hydrator=Hydrator(documents),
+        query_vectors=QueryVectors(max_entries=settings.limits.query_vectors, metrics=metrics),
+        metrics=metrics,
+    )
     golden = GoldenQueries(database)
     measuring = Measuring(ask=searcher.on, golden=golden, texts=documents)
     adapting = Adapting(

@@ -1,0 +1,96 @@
+"""The cache of query vectors: what is found again, and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from embedders.base import Vectors
+from embedders.hashing import HashingEmbedder
+from ragstone.errors import Overloaded
+from retrieval.query.query_vectors import QueryVectors
+from retrieval.telemetry import QUERY_VECTORS
+from retrieval.wiring import make_metrics
+
+
+class CountingEmbedder(HashingEmbedder):
+    """Knows which texts it was asked for."""
+
+    def __init__(self, dim: int = 64) -> None:
+        super().__init__(dim=dim)
+        self.asked: list[str] = []
+
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        self.asked += texts
+        return await super().embed_queries(texts)
+
+
+def kept(max_entries: int = 8) -> QueryVectors:
+    return QueryVectors(max_entries=max_entries, metrics=make_metrics())
+
+
+async def test_a_text_is_embedded_once_for_a_tenant() -> None:
+    embedder, vectors = CountingEmbedder(), kept()
+    first = await vectors.of(embedder, "a light", tenant="t")
+    again = await vectors.of(embedder, "a light", tenant="t")
+    assert embedder.asked == ["a light"]
+    np.testing.assert_array_equal(first, again)
+
+
+async def test_what_one_tenant_asked_makes_nobody_else_faster() -> None:
+    embedder, vectors = CountingEmbedder(), kept()
+    for tenant in ("one", "another"):
+        await vectors.of(embedder, "a light", tenant=tenant)
+    assert embedder.asked == ["a light", "a light"]
+
+
+async def test_a_vector_of_another_space_is_never_given() -> None:
+    vectors = kept()
+    found = [await vectors.of(CountingEmbedder(dim), "a light", tenant="t") for dim in (64, 32, 64)]
+    assert [vector.shape[1] for vector in found] == [64, 32, 64]
+
+
+async def test_what_was_used_longest_ago_goes_first() -> None:
+    embedder, vectors = CountingEmbedder(), kept(max_entries=2)
+    for text in ("a", "b", "a", "c", "a", "b"):
+        await vectors.of(embedder, text, tenant="t")
+    assert embedder.asked == ["a", "b", "c", "b"]
+
+
+async def test_nothing_is_kept_where_there_is_no_room() -> None:
+    embedder, vectors = CountingEmbedder(), kept(max_entries=0)
+    for _ in range(2):
+        await vectors.of(embedder, "a light", tenant="t")
+    assert len(embedder.asked) == 2
+
+
+async def test_who_changes_an_answer_changes_nobody_elses() -> None:
+    embedder, vectors = CountingEmbedder(), kept()
+    first = await vectors.of(embedder, "a light", tenant="t")
+    wanted = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(await vectors.of(embedder, "a light", tenant="t"), wanted)
+
+
+async def test_a_failure_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder, vectors = CountingEmbedder(), kept()
+
+    async def full(_: Sequence[str]) -> Vectors:
+        raise Overloaded("too many texts wait for the embedder")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(embedder, "embed_queries", full)
+        with pytest.raises(Overloaded):
+            await vectors.of(embedder, "a light", tenant="t")
+    assert (await vectors.of(embedder, "a light", tenant="t")).shape == (1, 64)
+
+
+async def test_hits_and_misses_are_counted() -> None:
+    metrics = make_metrics()
+    vectors = QueryVectors(max_entries=8, metrics=metrics)
+    for _ in range(3):
+        await vectors.of(CountingEmbedder(), "a light", tenant="t")
+    counted = [metrics.registry.get_sample_value(QUERY_VECTORS, {"outcome": name}) for name in ("hit", "miss")]
+    assert counted == [2.0, 1.0]
