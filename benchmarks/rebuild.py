@@ -12,8 +12,8 @@ everything that was acknowledged is looked for.
 from __future__ import annotations
 
 import argparse
-import os
 import asyncio
+import os
 import random
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -92,5 +92,7 @@ async def test_hits_and_misses_are_counted() -> None:
     vectors = QueryVectors(max_entries=8, metrics=metrics)
     for _ in range(3):
         await vectors.of(CountingEmbedder(), "a light", tenant="t")
-    counted = [metrics.registry.get_sample_value(QUERY_VECTORS, {"outcome": name}) for name in ("hit", "miss")]
+    counted = [
+        metrics.registry.get_sample_value(QUERY_VECTORS, {"outcome": name}) for name in ("hit", "miss")
+    ]
     assert counted == [2.0, 1.0]
