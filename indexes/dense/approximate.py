@@ -65,6 +65,8 @@ class ApproximateIndex:
         allowed = rows if allow is None else allow.count
         if params.exact or allowed <= max(k, _SMALLEST_SHARE * rows):
             return Plan(None, allowed)
+        if params.effort is None and self._tuning.falls_short:
+            return Plan(None, allowed)
         effort = params.effort or self._tuning.effort
         if allowed < rows:
             effort = self._structure.widened(effort, allowed / rows)

@@ -24,6 +24,8 @@ from ragstone.errors import CorruptIndex, FailedPrecondition, NotFound
 
 NAME: Final = "MANIFEST.json"
 FORMAT: Final = 2
+_NEAR: Final = 0.02
+"""A recall so far below its target may be chance, or the end of what a healthy structure can do."""
 
 
 class _Entry(BaseModel):
@@ -63,6 +65,11 @@ class Tuning(_Entry):
     """Microseconds to compare a query with one row."""
     curve: tuple[Point, ...]
     """Ascending by effort."""
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether no effort came near the target: a graph of many equal vectors falls into pieces."""
+        return self.target is not None and self.recall < self.target - _NEAR
 
     def walk_us(self, effort: int) -> float:
         """Microseconds of a search of any ``effort``: between the points and beyond them, in proportion."""

@@ -30,15 +30,19 @@ TUNING: Final = Tuning(
 """A walk of the effort 20 costs as much as a scan of 180 rows."""
 
 
-@pytest.fixture(scope="module", params=["hnsw", "ivf_flat", "ivf_pq"])
-def index(request: pytest.FixtureRequest) -> ApproximateIndex:
-    """A structure of each kind, with hand-made costs."""
+def built(kind: str, tuning: Tuning) -> ApproximateIndex:
     vectors = prepare_queries(clustered(ROWS), dim=DIM, metric=Metric.COSINE)
-    builder, _ = open_kind(request.param, {}).form(ROWS, DIM)
+    builder, _ = open_kind(kind, {}).form(ROWS, DIM)
     assert builder != "flat"
     structure = builder.empty(vectors, Metric.COSINE)
     builder.finish(structure, vectors, Metric.COSINE, known=None, cancelled=lambda: False)
-    return ApproximateIndex(STRUCTURES[request.param](structure), vectors, Metric.COSINE, TUNING)
+    return ApproximateIndex(STRUCTURES[kind](structure), vectors, Metric.COSINE, tuning)
+
+
+@pytest.fixture(scope="module", params=["hnsw", "ivf_flat", "ivf_pq"])
+def index(request: pytest.FixtureRequest) -> ApproximateIndex:
+    """A structure of each kind, with hand-made costs."""
+    return built(request.param, TUNING)
 
 
 def first(count: int) -> RowSet:
@@ -96,3 +100,17 @@ def test_what_is_planned_as_a_scan_is_exact(index: ApproximateIndex) -> None:
 @pytest.mark.parametrize(("effort", "us"), [(10, 10), (15, 14), (20, 18), (40, 36), (5, 10)])
 def test_the_cost_of_a_walk_lies_between_its_points_and_grows_beyond_them(effort: int, us: float) -> None:
     assert TUNING.walk_us(effort) == pytest.approx(us)
+
+
+@pytest.mark.parametrize(("recall", "target"), [(0.5, 0.98), (0.95, 0.98)])
+def test_where_no_effort_comes_near_the_target_all_rows_are_scanned(recall: float, target: float) -> None:
+    short = built("hnsw", TUNING.model_copy(update={"recall": recall, "target": target}))
+    assert short.plan(10, None, NONE) == Plan(None, ROWS)
+    assert short.plan(10, first(800), NONE) == Plan(None, 800)
+    assert short.plan(10, None, SearchParams(effort=10)) == Plan(10, ROWS)
+
+
+@pytest.mark.parametrize(("recall", "target"), [(0.97, 0.98), (0.5, None)])
+def test_a_target_that_is_nearly_reached_or_none_is_walked_for(recall: float, target: float | None) -> None:
+    near = built("hnsw", TUNING.model_copy(update={"recall": recall, "target": target}))
+    assert near.plan(10, None, NONE) == Plan(20, ROWS)
