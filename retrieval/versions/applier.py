@@ -310,7 +310,7 @@ class Applier:
             return
         if self.progress.applied_seq >= self._awaited_seq:
             self._hurry.clear()
-        resting = asyncio.create_task(self._rest(monotonic() - start))
+        resting = asyncio.ensure_future(self._rest(monotonic() - start))
         hurried = asyncio.create_task(self._hurry.wait())
         try:
             await asyncio.wait((resting, hurried), return_when=asyncio.FIRST_COMPLETED)
