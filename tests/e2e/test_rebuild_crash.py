@@ -27,12 +27,13 @@ MOVES: Final = (
     Recipe(index={"kind": "hnsw", "freeze_at": 64}, chunker={"max_tokens": 64, "overlap_tokens": 8}),
     Recipe(embedder={"kind": "hashing", "dim": 32}, index={"kind": "ivf_pq", "shards": 2}),
 )
-SENTENCES: Final = " ".join(f"Word {n} of the harbour stands here." for n in range(30))
 DOCUMENTS: Final = 300
 
 
 def text_of(number: int, revision: int) -> str:
-    return f"Harbour {number} revision {revision}. {SENTENCES}"
+    """Long enough for some chunks, none equal to another: a graph of equal texts has recall by luck."""
+    sentences = " ".join(f"Word {n} of harbour {number} stands." for n in range(30))
+    return f"Harbour {number} revision {revision}. {sentences}"
 
 
 class Model:
