@@ -15,6 +15,7 @@ from torch import Tensor
 
 from embedders.base import Vectors
 from embedders.packed_bert import PackedBert, bfloat16_is_native, pack_linears, packing_available
+from ragstone.errors import InvalidArgument
 
 TokenIds = NDArray[np.int64]
 Forward = Callable[[Tensor, Tensor | None], Tensor]
@@ -47,6 +48,7 @@ def fastest(
     """The quickest forward pass that gives this model's own vectors, for ``probes`` at least.
 
     Packed weights reach operators of PyTorch that carry no promise between versions, hence the comparison.
+    Raises InvalidArgument where bfloat16 is asked for and is not to be had.
     """
     plain = _whole_model(model)
     with torch.inference_mode():
@@ -55,6 +57,9 @@ def fastest(
             for candidate in _candidates(model, dtype):
                 if _agrees(candidate, wanted, probes, pad, model.device, _AGREEMENT[dtype]):
                     return candidate
+    if precision == "bfloat16":
+        why = f"no pass in bfloat16 gives this model's vectors (cosine {_AGREEMENT[torch.bfloat16]}) here"
+        raise InvalidArgument.at("recipe.embedder.precision", f"{why}; 'auto' and 'float32' work")
     return plain
 
 

@@ -54,6 +54,14 @@ async def test_a_precision_that_was_asked_for_is_used_and_agrees(
     assert (agreement < 0.99999) == (precision == "bfloat16")
 
 
+async def test_a_precision_whose_vectors_are_not_the_models_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("embedders.forward._AGREEMENT", {torch.bfloat16: 1.1})
+    with pytest.raises(InvalidArgument, match="precision: no pass in bfloat16"):
+        await open_embedder("sentence_transformer", {"device": "cpu", "precision": "bfloat16"})
+
+
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_row_of_a_batch_is_the_row_of_its_text_alone(minilm: Embedder) -> None:
     together = await minilm.embed_passages(TEXTS)
