@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 
 from cachetools import LRUCache
 
 from embedders.base import Embedder, Vectors
 from retrieval.telemetry import Metrics
-
-EmbedQuery = Callable[[Embedder, str], Awaitable[Vectors]]
-"""A query's vector ``(1, dim)``, float32. Raises what the embedder raises."""
 
 _Key = tuple[str, str, bytes]
 

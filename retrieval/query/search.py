@@ -19,10 +19,10 @@ from retrieval import telemetry
 from retrieval.query.fusion import Fused, Ranking, explain, fuse
 from retrieval.query.hydration import Hydrator, Passage
 from retrieval.query.pages import decode_page, encode_page, page_version
-from retrieval.query.query_vectors import EmbedQuery, QueryVectors, embed_anew
+from retrieval.query.query_vectors import QueryVectors, embed_anew
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Metrics, Stopwatch
-from retrieval.versions.new_model import NewModel
+from retrieval.versions.new_model import EmbedQuery, NewModel
 from retrieval.versions.recipe import FusionSpec, fusion_of
 from retrieval.versions.routing import CollectionTraffic
 from retrieval.versions.snapshots import OpenCollection, Snapshot

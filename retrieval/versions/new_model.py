@@ -10,6 +10,9 @@ from ragstone.errors import SpaceMismatch
 from ragstone.types import QueryAdapter
 from retrieval.versions.adapters.adapter import Adapter
 
+EmbedQuery = Callable[[Embedder, str], Awaitable[Vectors]]
+"""A query's vector ``(1, dim)``, float32. Raises what the embedder raises."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
@@ -22,9 +25,7 @@ class NewModel:
     adapter: Adapter | None
     told: QueryAdapter
 
-    async def embed(
-        self, text: str, embed: Callable[[Embedder, str], Awaitable[Vectors]], *, into: str
-    ) -> Vectors:
+    async def embed(self, text: str, embed: EmbedQuery, *, into: str) -> Vectors:
         """A query's vector ``(1, dim)`` by this model, in the space ``into``. Raises SpaceMismatch."""
         self._require(into)
         return self.into(await embed(self.embedder, text), into)
