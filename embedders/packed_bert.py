@@ -27,7 +27,9 @@ def packing_available() -> bool:
 
 def bfloat16_is_native() -> bool:
     """Whether this CPU has instructions for bfloat16; elsewhere it is slower than float32."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # older builds of PyTorch do not tell
+    able: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older builds of PyTorch do not tell
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
 
 
