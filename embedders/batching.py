@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
-import numpy as np
-
-from embedders.base import Vectors
 from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 _BULK_EVERY: Final = 4
 """Where queries and passages both wait, every fourth batch of a worker is of passages."""
@@ -44,11 +42,11 @@ class BatchLimits:
     """For queries and for passages each."""
 
 
-class _Call:
+class _Call(Generic[Row]):
     """One ``submit``: where its rows go and who waits. ``missing`` changes under the batcher's lock."""
 
-    def __init__(self, rows: int, dim: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.out: Vectors = np.empty((rows, dim), np.float32)
+    def __init__(self, rows: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.out: list[Row | None] = [None] * rows
         self.missing = rows
         self.loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
@@ -76,39 +74,39 @@ class _Call:
 
 
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[Item]):
+class _Entry(Generic[Item, Row]):
     item: Item
     tokens: int
     row: int
-    call: _Call
+    call: _Call[Row]
     taken: bool = False
 
 
-class _Lane(Generic[Item]):
+class _Lane(Generic[Item, Row]):
     """Waiting entries of one class, by length; the oldest decides which length goes next."""
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._by_length: list[_Entry[Item]] = []
-        self._by_age: deque[_Entry[Item]] = deque()
+        self._by_length: list[_Entry[Item, Row]] = []
+        self._by_age: deque[_Entry[Item, Row]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._by_length)
 
-    def add(self, entries: Sequence[_Entry[Item]]) -> None:
+    def add(self, entries: Sequence[_Entry[Item, Row]]) -> None:
         self._by_age.extend(entries)
         self._by_length.extend(entries)
         self._by_length.sort(key=_tokens_of)  # nearly linear: two sorted runs
         self.tokens += sum(map(_tokens_of, entries))
 
-    def discard(self, call: _Call) -> None:
+    def discard(self, call: _Call[Row]) -> None:
         for entry in self._by_length:
             if entry.call is call:
                 entry.taken = True
                 self.tokens -= entry.tokens
         self._by_length = [entry for entry in self._by_length if not entry.taken]
 
-    def take(self, budget: int) -> list[_Entry[Item]]:
+    def take(self, budget: int) -> list[_Entry[Item, Row]]:
         """The oldest entry and its neighbours in length: one, or up to ``budget`` tokens with padding."""
         while self._by_age[0].taken:
             self._by_age.popleft()
@@ -136,23 +134,27 @@ class _Lane(Generic[Item]):
         return batch
 
 
-class Batcher(Generic[Item]):
+class Batcher(Generic[Item, Row]):
     """Gives items to ``run`` in batches, from ``limits.workers`` threads.
 
-    ``run`` blocks; it turns n items into float32 ``(n, dim)`` and may be called by several threads at once.
+    ``run`` blocks, and may be called by several threads at once. It turns each item into its row, or into the
+    error that its caller gets.
     Queries go before passages. Passages always move: by every fourth batch, and by all workers but one while
     queries keep coming.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Item]], Vectors], *, dim: int, limits: BatchLimits, name: str = "embed"
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Row | RagstoneError]],
+        *,
+        limits: BatchLimits,
+        name: str = "embed",
     ) -> None:
         self._run = run
-        self._dim = dim
         self._limits = limits
         self._changed = threading.Condition()
-        self._queries: _Lane[Item] = _Lane()
-        self._bulk: _Lane[Item] = _Lane()
+        self._queries: _Lane[Item, Row] = _Lane()
+        self._bulk: _Lane[Item, Row] = _Lane()
         self._bulk_running = 0
         self._free = 0
         self._last_query_s = float("-inf")
@@ -168,18 +170,18 @@ class Batcher(Generic[Item]):
         for thread in self._threads:
             thread.start()
 
-    async def submit(self, items: Sequence[Item], tokens: Sequence[int], *, bulk: bool = False) -> Vectors:
-        """Float32 ``(len(items), dim)``, in the order of ``items``; ``tokens`` is the length of each.
+    async def submit(self, items: Sequence[Item], tokens: Sequence[int], *, bulk: bool = False) -> list[Row]:
+        """The rows of ``items``, in their order; ``tokens`` is the length of each.
 
         A full queue makes ``bulk`` wait, and anything else raise Overloaded. Raises the RagstoneError that
-        ``run`` raises, Internal for any other failure and for rows that are not finite, BackendUnavailable
-        after ``close``. Cancelling drops what was not begun.
+        ``run`` raises or gives for an item, Internal for any other failure, BackendUnavailable after
+        ``close``. Cancelling drops what was not begun.
         """
         if self._closing:
             raise BackendUnavailable("the embedder is closed")
-        call = _Call(len(items), self._dim, asyncio.get_running_loop())
         if not items:
-            return call.out
+            return []
+        call: _Call[Row] = _Call(len(items), asyncio.get_running_loop())
         lane = self._bulk if bulk else self._queries
         # Longest first: neighbours in the queue are neighbours in length, over the whole call.
         order = sorted(range(len(items)), key=tokens.__getitem__, reverse=True)
@@ -193,7 +195,7 @@ class Batcher(Generic[Item]):
             await call.future
         finally:
             self._leave(call, lane)
-        return call.out
+        return cast(list[Row], call.out)
 
     async def close(self) -> None:
         """Finish what was accepted, then end the threads."""
@@ -208,7 +210,7 @@ class Batcher(Generic[Item]):
 
     # -- the caller's side: the event loop -------------------------------------------------------
 
-    def _enqueue_queries(self, entries: Sequence[_Entry[Item]]) -> None:
+    def _enqueue_queries(self, entries: Sequence[_Entry[Item, Row]]) -> None:
         new = sum(map(_tokens_of, entries))
         with self._changed:
             if self._queries and self._queries.tokens + new > self._limits.queue_tokens:
@@ -217,7 +219,7 @@ class Batcher(Generic[Item]):
             self._last_query_s = time.monotonic()
             self._changed.notify(len(entries))
 
-    async def _feed(self, call: _Call, entries: Sequence[_Entry[Item]]) -> None:
+    async def _feed(self, call: _Call[Row], entries: Sequence[_Entry[Item, Row]]) -> None:
         """Put ``entries`` into the passages' lane as room appears, until all are in or the call is over."""
         room = asyncio.Event()
         self._room.add(room)
@@ -231,7 +233,7 @@ class Batcher(Generic[Item]):
         finally:
             self._room.discard(room)
 
-    def _enqueue_bulk(self, entries: Sequence[_Entry[Item]], begin: int) -> int:
+    def _enqueue_bulk(self, entries: Sequence[_Entry[Item, Row]], begin: int) -> int:
         """Put in what fits, from ``begin``; the first entry that did not fit."""
         with self._changed:
             free = self._limits.queue_tokens - self._bulk.tokens
@@ -244,7 +246,7 @@ class Batcher(Generic[Item]):
                 self._changed.notify_all()
         return end
 
-    def _leave(self, call: _Call, lane: _Lane[Item]) -> None:
+    def _leave(self, call: _Call[Row], lane: _Lane[Item, Row]) -> None:
         with self._changed:
             if not call.future.done() or call.future.cancelled() or call.future.exception() is not None:
                 call.over = True
@@ -281,7 +283,7 @@ class Batcher(Generic[Item]):
             # Drop the last references to the callers' texts before sleeping.
             del batch, taken
 
-    def _next(self, since_bulk: int) -> tuple[list[_Entry[Item]], bool] | None:
+    def _next(self, since_bulk: int) -> tuple[list[_Entry[Item, Row]], bool] | None:
         """Wait for the next batch; None when the batcher is closed and empty."""
         with self._changed:
             self._free += 1
@@ -292,7 +294,7 @@ class Batcher(Generic[Item]):
             self._free -= 1
             return taken
 
-    def _take(self, since_bulk: int) -> tuple[list[_Entry[Item]], bool] | None:
+    def _take(self, since_bulk: int) -> tuple[list[_Entry[Item, Row]], bool] | None:
         if self._bulk and self._bulk_may_run(since_bulk):
             self._bulk_running += 1
             batch = self._bulk.take(self._share(self._bulk, self._limits.bulk_tokens))
@@ -309,28 +311,28 @@ class Batcher(Generic[Item]):
             return True
         return time.monotonic() - self._last_query_s > _QUIET_S
 
-    def _share(self, lane: _Lane[Item], budget: int) -> int:
+    def _share(self, lane: _Lane[Item, Row], budget: int) -> int:
         """What one of the free workers takes: all, or a part where others are free to take the rest."""
         return budget if self._free == 1 else min(budget, -(-lane.tokens // self._free))
 
-    def _wake_feeders(self, call: _Call) -> None:
+    def _wake_feeders(self, call: _Call[Row]) -> None:
         if self._room:
             call.notify(self._make_room)
 
-    def _measure(self, batch: Sequence[_Entry[Item]], seconds: float) -> None:
+    def _measure(self, batch: Sequence[_Entry[Item, Row]], seconds: float) -> None:
         rate = sum(map(_tokens_of, batch)) / max(seconds, 1e-6)
         weight = _RATE_WEIGHT if self._tokens_per_s else 1.0
         self._tokens_per_s += weight * (rate - self._tokens_per_s)
 
-    def _compute(self, batch: Sequence[_Entry[Item]]) -> None:
+    def _compute(self, batch: Sequence[_Entry[Item, Row]]) -> None:
         """Run one batch and hand out its rows. A failure of a shared batch is tried again call by call."""
         batch = [entry for entry in batch if not entry.call.over]
         if not batch:
             return
         try:
             rows = self._run([entry.item for entry in batch])
-            if rows.shape != (len(batch), self._dim):
-                raise Internal(f"the model returned shape {rows.shape} for {len(batch)} texts of {self._dim}")
+            if len(rows) != len(batch):
+                raise Internal(f"the model returned {len(rows)} rows for {len(batch)} texts")
         except Exception as exc:  # noqa: BLE001 - a worker outlives any failure, and its callers get it
             calls = list(dict.fromkeys(entry.call for entry in batch))
             if len(calls) == 1:
@@ -341,22 +343,24 @@ class Batcher(Generic[Item]):
             return
         self._deliver(batch, rows)
 
-    def _deliver(self, batch: Sequence[_Entry[Item]], rows: Vectors) -> None:
-        broken = dict.fromkeys(batch[int(row)].call for row in np.nonzero(~np.isfinite(rows))[0])
-        if broken:
-            self._fail(broken, Internal("the model returned a vector that is not finite"))
+    def _deliver(self, batch: Sequence[_Entry[Item, Row]], rows: Sequence[Row | RagstoneError]) -> None:
+        for entry, row in zip(batch, rows, strict=True):
+            if isinstance(row, RagstoneError) and not entry.call.over:
+                self._fail([entry.call], row)
         with self._changed:
             done = []
             for entry, row in zip(batch, rows, strict=True):
                 call = entry.call
+                if call.over or isinstance(row, RagstoneError):
+                    continue
                 call.out[entry.row] = row
                 call.missing -= 1
-                if not call.missing and not call.over:
+                if not call.missing:
                     done.append(call)
         for call in done:
             call.finish(None)
 
-    def _fail(self, calls: Iterable[_Call], exc: Exception) -> None:
+    def _fail(self, calls: Iterable[_Call[Row]], exc: Exception) -> None:
         if isinstance(exc, RagstoneError):
             error = exc
         else:

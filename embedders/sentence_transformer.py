@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -20,7 +21,7 @@ from embedders.batching import Batcher, BatchLimits
 from embedders.forward import Precision, TokenIds, embed_batch, fastest, first_of, pooling
 from embedders.options import parse_options
 from embedders.weights import DEFAULT_MODEL, Weights, find_weights
-from ragstone.errors import BackendUnavailable, InvalidArgument
+from ragstone.errors import BackendUnavailable, Internal, InvalidArgument, RagstoneError
 
 _INLINE_CHARS: Final = 4_000
 """Up to so many characters are tokenised on the event loop: quicker than a hop to a thread."""
@@ -99,9 +100,7 @@ class SentenceTransformerEmbedder:
         self._device = model.device
         whole = fastest(model, self._tokenise(list(_PROBES)), pad=self._pad, precision=options.precision)
         self._forward = first_of(whole, self._space.dim)
-        self._batcher: Batcher[TokenIds] = Batcher(
-            self._run, dim=self._space.dim, limits=_limits(options, model)
-        )
+        self._batcher: Batcher[TokenIds, Vectors] = Batcher(self._run, limits=_limits(options, model))
 
     @property
     def space(self) -> Space:
@@ -131,20 +130,26 @@ class SentenceTransformerEmbedder:
             ids = self._tokenise(prompted)
         else:
             ids = await asyncio.to_thread(self._tokenise, prompted)
-        return await self._batcher.submit(ids, list(map(len, ids)), bulk=bulk)
+        rows = await self._batcher.submit(ids, list(map(len, ids)), bulk=bulk)
+        return np.stack(rows) if rows else np.empty((0, self._space.dim), np.float32)
 
     def _tokenise(self, texts: list[str]) -> list[TokenIds]:
         if len(texts) == 1:
             return [np.array(self._truncating.encode(texts[0]).ids, np.int64)]
         return [np.array(e.ids, np.int64) for e in self._truncating.encode_batch_fast(texts)]
 
-    def _run(self, batch: Sequence[TokenIds]) -> Vectors:
+    def _run(self, batch: Sequence[TokenIds]) -> list[Vectors | RagstoneError]:
         """One batch through the model; called by the batcher's threads."""
         try:
             with torch.inference_mode():
-                return embed_batch(self._forward, batch, self._pad, self._device)
+                vectors = embed_batch(self._forward, batch, self._pad, self._device)
         except RuntimeError as exc:
             raise BackendUnavailable(f"the embedding model {self._space.name} failed: {exc}") from exc
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+        return [
+            vector if good else Internal("the model returned a vector that is not finite")
+            for vector, good in zip(vectors, finite, strict=True)
+        ]
 
 
 # -- facts about a model -----------------------------------------------------------------------

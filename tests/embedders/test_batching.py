@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 
 from embedders.base import Vectors
 from embedders.batching import Batcher, BatchLimits
-from ragstone.errors import BackendUnavailable, Internal, Overloaded
-
-DIM = 2
+from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
 
 
-def rows(items: Sequence[int]) -> Vectors:
-    return np.array([[item, 1] for item in items], np.float32).reshape(-1, DIM)
+def rows(items: Sequence[int]) -> list[Vectors]:
+    return [np.array([item, 1], np.float32) for item in items]
 
 
 def length(item: int) -> int:
@@ -33,7 +31,7 @@ class Model:
         self.entered = threading.Event()
         self.gate = threading.Event()
 
-    def __call__(self, items: Sequence[int]) -> Vectors:
+    def __call__(self, items: Sequence[int]) -> list[Vectors]:
         self.batches.append(list(items))
         self.entered.set()
         self.gate.wait()
@@ -42,10 +40,14 @@ class Model:
 
 @asynccontextmanager
 async def batcher(
-    run: Callable[[Sequence[int]], Vectors], *, workers: int = 1, batch: int = 64, queue: int = 1000
-) -> AsyncIterator[Batcher[int]]:
+    run: Callable[[Sequence[int]], Sequence[Vectors | RagstoneError]],
+    *,
+    workers: int = 1,
+    batch: int = 64,
+    queue: int = 1000,
+) -> AsyncIterator[Batcher[int, Vectors]]:
     limits = BatchLimits(workers=workers, query_tokens=batch, bulk_tokens=batch, queue_tokens=queue)
-    opened = Batcher(run, dim=DIM, limits=limits)
+    opened = Batcher(run, limits=limits)
     try:
         yield opened
     finally:
@@ -54,7 +56,9 @@ async def batcher(
         await opened.close()
 
 
-def submit(to: Batcher[int], *items: int, bulk: bool = False, tokens: int = 1) -> asyncio.Task[Vectors]:
+def submit(
+    to: Batcher[int, Vectors], *items: int, bulk: bool = False, tokens: int = 1
+) -> asyncio.Task[list[Vectors]]:
     return asyncio.ensure_future(to.submit(items, [tokens] * len(items), bulk=bulk))
 
 
@@ -98,7 +102,7 @@ async def test_calls_that_wait_together_share_a_batch() -> None:
 async def test_a_batch_holds_entries_of_like_length_within_its_budget() -> None:
     seen: list[list[int]] = []
 
-    def run(items: Sequence[int]) -> Vectors:
+    def run(items: Sequence[int]) -> list[Vectors]:
         seen.append(list(items))
         return rows(items)
 
@@ -177,7 +181,7 @@ async def test_cancelled_entries_are_never_computed() -> None:
 async def test_a_text_that_breaks_the_model_fails_only_its_own_call() -> None:
     gate = threading.Event()
 
-    def run(items: Sequence[int]) -> Vectors:
+    def run(items: Sequence[int]) -> list[Vectors]:
         gate.wait()
         if 13 in items:
             raise BackendUnavailable("thirteen")
@@ -195,7 +199,7 @@ async def test_a_text_that_breaks_the_model_fails_only_its_own_call() -> None:
 
 
 async def test_a_failed_call_of_many_batches_fails_once_and_leaves_the_batcher_usable() -> None:
-    def run(items: Sequence[int]) -> Vectors:
+    def run(items: Sequence[int]) -> list[Vectors]:
         if -1 in items:
             raise ValueError("a bug")
         return rows(items)
@@ -206,20 +210,30 @@ async def test_a_failed_call_of_many_batches_fails_once_and_leaves_the_batcher_u
         np.testing.assert_array_equal(await shared.submit([5], [1]), rows([5]))
 
 
-async def test_rows_that_are_not_finite_are_never_handed_out() -> None:
-    def run(items: Sequence[int]) -> Vectors:
-        got = rows(items)
-        got[0, 0] = np.nan
-        return got
+async def test_an_item_that_the_model_refuses_fails_its_own_call_alone() -> None:
+    def run(items: Sequence[int]) -> list[Vectors | RagstoneError]:
+        return [
+            Internal(f"no row for {item}") if item == 2 else row
+            for item, row in zip(items, rows(items), strict=True)
+        ]
 
-    async with batcher(run) as shared:
-        with pytest.raises(Internal, match="not finite"):
-            await shared.submit([1], [1])
+    model = Model()
+    async with batcher(lambda items: (model(items), run(items))[1]) as shared:
+        first = submit(shared, 1)
+        await asyncio.to_thread(model.entered.wait)
+        others = [submit(shared, 2, 3), submit(shared, 4)]
+        await asyncio.sleep(0)
+        model.gate.set()
+        await first
+        refused, answered = await asyncio.gather(*others, return_exceptions=True)
+    assert isinstance(refused, Internal)
+    assert refused.message == "no row for 2"
+    np.testing.assert_array_equal(answered, rows([4]))
 
 
-async def test_a_model_of_another_dimension_is_an_error() -> None:
-    async with batcher(lambda items: np.ones((len(items), DIM + 1), np.float32)) as shared:
-        with pytest.raises(Internal, match="shape"):
+async def test_a_model_that_returns_too_few_rows_is_an_error() -> None:
+    async with batcher(lambda items: rows(items)[1:]) as shared:
+        with pytest.raises(Internal, match="0 rows for 1 texts"):
             await shared.submit([1], [1])
 
 
