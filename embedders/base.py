@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,4 +70,37 @@ class Embedder(Protocol):
 
     async def close(self) -> None:
         """Finish what was accepted, then release the model and its threads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Encoded:
+    """A text out of one pass of the model: its vector, and one for each of its tokens.
+
+    ``vector`` is float32 ``(dim,)``, as the ``Embedder`` gives it; ``tokens`` is float32
+    ``(length, token_dim)``, rows of length 1, in the order of the text.
+    """
+
+    vector: Vectors
+    tokens: Vectors
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """An embedder whose pass gives token vectors too, for late interaction.
+
+    Late interaction: Khattab and Zaharia 2020, "ColBERT", SIGIR.
+    """
+
+    @property
+    def token_dim(self) -> int:
+        """How many numbers a token's vector has."""
+        ...
+
+    async def encode_queries(self, texts: Sequence[str]) -> list[Encoded]:
+        """As ``embed_queries``, with the tokens. Raises what it raises."""
+        ...
+
+    async def encode_passages(self, texts: Sequence[str]) -> list[Encoded]:
+        """As ``embed_passages``, with the tokens. Raises what it raises."""
         ...

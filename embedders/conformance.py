@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from embedders.base import Embedder, Vectors
+from embedders.base import Embedder, Encoded, TokenEncoder, Vectors
 
 Opener: TypeAlias = Callable[[], Awaitable[Embedder]]
 Check: TypeAlias = Callable[[Opener], Awaitable[None]]
@@ -28,6 +28,8 @@ TEXTS: Final = (
     "word " * 900,
 )
 _SAME: Final = 0.9999
+_SAME_TOKEN: Final = 0.999
+"""A token has no mean over its text to even out what bfloat16 rounds off."""
 
 
 @contextlib.asynccontextmanager
@@ -126,6 +128,54 @@ async def closing_twice_is_harmless(opener: Opener) -> None:
     await embedder.close()
     await embedder.close()
 
+
+async def one_pass_gives_the_same_vectors(opener: Opener) -> None:
+    """A text's vector is the same with its tokens as without: cosine at least 0.9999."""
+    async with _opened(opener) as embedder:
+        queries, passages = await _both(embedder, TEXTS)
+        encoded = await _encoded(embedder, TEXTS)
+        for vectors, rows in zip((queries, passages), encoded, strict=True):
+            assert _cosines(np.stack([row.vector for row in rows]), vectors).min() >= _SAME
+
+
+async def every_text_has_tokens_of_length_one(opener: Opener) -> None:
+    """Float32 ``(length, token_dim)``, one row at least; a longer text has more."""
+    async with _opened(opener) as embedder:
+        for rows in await _encoded(embedder, TEXTS):
+            for row in rows:
+                assert row.tokens.dtype == np.float32
+                assert row.tokens.shape[1] == token_encoder(embedder).token_dim
+                np.testing.assert_allclose(np.linalg.norm(row.tokens, axis=1), 1, atol=1e-4)
+            short, long = rows[TEXTS.index("bridge")], rows[TEXTS.index("word " * 900)]
+            assert 1 <= len(short.tokens) < len(long.tokens)
+
+
+async def tokens_do_not_depend_on_their_batch(opener: Opener) -> None:
+    """Alone or in company: cosine at least 0.999 for each."""
+    async with _opened(opener) as embedder:
+        together = await token_encoder(embedder).encode_passages(TEXTS)
+        for text, row in zip(TEXTS, together, strict=True):
+            (alone,) = await token_encoder(embedder).encode_passages([text])
+            assert _cosines(alone.tokens, row.tokens).min() >= _SAME_TOKEN
+
+
+def token_encoder(embedder: Embedder) -> TokenEncoder:
+    """The embedder as what it must be to be checked by ``TOKEN_ENCODER_CHECKS``."""
+    assert isinstance(embedder, TokenEncoder)
+    return embedder
+
+
+async def _encoded(embedder: Embedder, texts: Sequence[str]) -> list[list[Encoded]]:
+    encoder = token_encoder(embedder)
+    return [await encoder.encode_queries(texts), await encoder.encode_passages(texts)]
+
+
+TOKEN_ENCODER_CHECKS: Final[tuple[Check, ...]] = (
+    one_pass_gives_the_same_vectors,
+    every_text_has_tokens_of_length_one,
+    tokens_do_not_depend_on_their_batch,
+)
+"""For those embedders that are a ``TokenEncoder`` too."""
 
 EMBEDDER_CHECKS: Final[tuple[Check, ...]] = (
     vectors_have_the_shape_of_the_space,

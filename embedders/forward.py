@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,16 +18,27 @@ from embedders.packed_bert import PackedBert, bfloat16_is_native, pack_linears, 
 from ragstone.errors import InvalidArgument
 
 TokenIds = NDArray[np.int64]
-Forward = Callable[[Tensor, Tensor | None], Tensor]
-"""Int64 ids ``(n, length)`` and a bool mask (None: no padding) to float32 ``(n, dim)``."""
+
+
+class Pass(NamedTuple):
+    """What a forward pass gives."""
+
+    pooled: Tensor
+    """``(n, dim)``."""
+    tokens: Tensor
+    """``(n, length, width)``; those of padding mean nothing."""
+
+
+Forward = Callable[[Tensor, Tensor | None], Pass]
+"""Int64 ids ``(n, length)`` and a bool mask (None: no padding)."""
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _AGREEMENT: Final = {torch.float32: 0.99999, torch.bfloat16: 0.9999}
 """The least cosine with the authors' own pass in float32, by the dtype of the products."""
 
 
-def embed_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: torch.device) -> Vectors:
-    """Unit vectors float32 ``(len(batch), dim)``, padded to the longest of the batch."""
+def run_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: torch.device) -> Pass:
+    """One pass over ``batch``, padded to its longest."""
     lengths = [len(ids) for ids in batch]
     longest = max(lengths)
     padded = np.full((len(batch), longest), pad, np.int64)
@@ -36,10 +47,13 @@ def embed_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: t
     mask = None
     if min(lengths) < longest:
         mask = torch.from_numpy(np.arange(longest) < np.array(lengths)[:, None]).to(device)
-    pooled = forward(torch.from_numpy(padded).to(device), mask)
-    unit = torch.nn.functional.normalize(pooled.float(), dim=-1)
-    vectors: Vectors = unit.cpu().numpy()
-    return vectors
+    return forward(torch.from_numpy(padded).to(device), mask)
+
+
+def unit(vectors: Tensor) -> Vectors:
+    """``vectors`` float32 with rows of length 1, on the CPU."""
+    normalised: Vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    return normalised
 
 
 def fastest(
@@ -52,7 +66,7 @@ def fastest(
     """
     plain = _whole_model(model)
     with torch.inference_mode():
-        wanted = embed_batch(plain, probes, pad, model.device)
+        wanted = unit(run_batch(plain, probes, pad, model.device).pooled)
         for dtype in _dtypes(model.device, precision):
             for candidate in _candidates(model, dtype):
                 if _agrees(candidate, wanted, probes, pad, model.device, _AGREEMENT[dtype]):
@@ -64,10 +78,11 @@ def fastest(
 
 
 def first_of(forward: Forward, dim: int) -> Forward:
-    """The first ``dim`` numbers of each vector."""
+    """The first ``dim`` numbers of each text's vector."""
 
-    def cut(ids: Tensor, mask: Tensor | None) -> Tensor:
-        return forward(ids, mask)[:, :dim]
+    def cut(ids: Tensor, mask: Tensor | None) -> Pass:
+        whole = forward(ids, mask)
+        return whole._replace(pooled=whole.pooled[:, :dim])
 
     return cut
 
@@ -102,7 +117,7 @@ def _agrees(
     least: float,
 ) -> bool:
     try:
-        got = embed_batch(forward, probes, pad, device)
+        got = unit(run_batch(forward, probes, pad, device).pooled)
     except (RuntimeError, AttributeError):  # some architectures read their layers' weights themselves
         return False
     return bool(((got * wanted).sum(axis=1) >= least).all())
@@ -111,10 +126,10 @@ def _agrees(
 def _whole_model(model: SentenceTransformer) -> Forward:
     """The model as its authors wrote it, all modules in turn."""
 
-    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(ids: Tensor, mask: Tensor | None) -> Pass:
         attention = torch.ones_like(ids) if mask is None else mask.long()
-        pooled: Tensor = model({"input_ids": ids, "attention_mask": attention})["sentence_embedding"]
-        return pooled
+        features = model({"input_ids": ids, "attention_mask": attention})
+        return Pass(features["sentence_embedding"], features["token_embeddings"])
 
     return forward
 
@@ -122,12 +137,12 @@ def _whole_model(model: SentenceTransformer) -> Forward:
 def _mean_of(bert: PackedBert) -> Forward:
     """Mean pooling over the tokens that are no padding."""
 
-    def forward(ids: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(ids: Tensor, mask: Tensor | None) -> Pass:
         tokens = bert(ids, mask)
         if mask is None:
-            return tokens.mean(dim=1)
+            return Pass(tokens.mean(dim=1), tokens)
         weight = mask.to(tokens.dtype).unsqueeze(-1)
-        return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+        return Pass((tokens * weight).sum(dim=1) / weight.sum(dim=1), tokens)
 
     return forward
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from pydantic import BaseModel, Field
 
-from embedders.base import Embedder, Space, Vectors
+from embedders.base import Embedder, Encoded, Space, Vectors
 from embedders.options import parse_options
 from ragstone.errors import BackendUnavailable
 
@@ -43,7 +43,10 @@ async def open_embedder(options: Mapping[str, Any]) -> Embedder:
 
 
 class HashingEmbedder:
-    """An ``Embedder`` that hashes words and character 3-grams into ``dim`` signed buckets."""
+    """An ``Embedder`` that hashes words and character 3-grams into ``dim`` signed buckets.
+
+    As a ``TokenEncoder`` its tokens are the words.
+    """
 
     def __init__(self, *, dim: int = 256) -> None:
         self._space = Space(name="hashing", dim=dim, pooling=_FORMAT)
@@ -67,6 +70,19 @@ class HashingEmbedder:
         """Float32 ``(len(texts), dim)``. Raises BackendUnavailable after ``close``."""
         return self._embed(texts)
 
+    @property
+    def token_dim(self) -> int:
+        """That of the texts' vectors."""
+        return self._space.dim
+
+    async def encode_queries(self, texts: Sequence[str]) -> list[Encoded]:
+        """Vectors of the texts and of their words. Raises BackendUnavailable after ``close``."""
+        return self._encode(texts)
+
+    async def encode_passages(self, texts: Sequence[str]) -> list[Encoded]:
+        """Vectors of the texts and of their words. Raises BackendUnavailable after ``close``."""
+        return self._encode(texts)
+
     async def close(self) -> None:
         """Nothing is held."""
         self._closed = True
@@ -78,6 +94,12 @@ class HashingEmbedder:
         for row, text in zip(vectors, texts, strict=True):
             _fill(row, text)
         return vectors
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoded]:
+        return [
+            Encoded(vector=vector, tokens=self._embed(_WORD.findall(text.casefold()) or [text]))
+            for text, vector in zip(texts, self._embed(texts), strict=True)
+        ]
 
 
 def _fill(row: Vectors, text: str) -> None:

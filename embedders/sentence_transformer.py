@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from embedders.base import Embedder, Space, Vectors
+from embedders.base import Embedder, Encoded, Space, Vectors
 from embedders.batching import Batcher, BatchLimits
-from embedders.forward import Precision, TokenIds, embed_batch, fastest, first_of, pooling
+from embedders.forward import Precision, TokenIds, fastest, first_of, pooling, run_batch, unit
 from embedders.options import parse_options
 from embedders.weights import DEFAULT_MODEL, Weights, find_weights
 from ragstone.errors import BackendUnavailable, Internal, InvalidArgument, RagstoneError
@@ -75,8 +75,18 @@ def _load(options: Options) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(model, weights, options)
 
 
+class _Text(NamedTuple):
+    ids: TokenIds
+    tokens_too: bool
+
+
+class _Row(NamedTuple):
+    vector: Vectors
+    tokens: Vectors | None
+
+
 class SentenceTransformerEmbedder:
-    """An ``Embedder`` over a loaded ``SentenceTransformer``, batched by tokens."""
+    """An ``Embedder`` and ``TokenEncoder`` over a loaded ``SentenceTransformer``, batched by tokens."""
 
     def __init__(self, model: SentenceTransformer, weights: Weights, options: Options) -> None:
         backend = getattr(model.tokenizer, "_tokenizer", None)
@@ -100,7 +110,8 @@ class SentenceTransformerEmbedder:
         self._device = model.device
         whole = fastest(model, self._tokenise(list(_PROBES)), pad=self._pad, precision=options.precision)
         self._forward = first_of(whole, self._space.dim)
-        self._batcher: Batcher[TokenIds, Vectors] = Batcher(self._run, limits=_limits(options, model))
+        self._token_dim = self._width()
+        self._batcher: Batcher[_Text, _Row] = Batcher(self._run, limits=_limits(options, model))
 
     @property
     def space(self) -> Space:
@@ -120,35 +131,64 @@ class SentenceTransformerEmbedder:
         """Float32 ``(len(texts), dim)``; waits for room in the queue. Raises BackendUnavailable."""
         return await self._embed(self._space.passage_prompt, texts, bulk=True)
 
+    @property
+    def token_dim(self) -> int:
+        """The width of the model's last layer."""
+        return self._token_dim
+
+    async def encode_queries(self, texts: Sequence[str]) -> list[Encoded]:
+        """Vectors and token vectors of one pass; before passages. Raises Overloaded, BackendUnavailable."""
+        return await self._encode(self._space.query_prompt, texts, bulk=False)
+
+    async def encode_passages(self, texts: Sequence[str]) -> list[Encoded]:
+        """Vectors and token vectors of one pass; waits for room. Raises BackendUnavailable."""
+        return await self._encode(self._space.passage_prompt, texts, bulk=True)
+
     async def close(self) -> None:
         """Finish what was accepted, then end the model's threads."""
         await self._batcher.close()
 
     async def _embed(self, prompt: str, texts: Sequence[str], *, bulk: bool) -> Vectors:
+        rows = await self._rows(prompt, texts, bulk=bulk, tokens_too=False)
+        return np.stack([row.vector for row in rows]) if rows else np.empty((0, self._space.dim), np.float32)
+
+    async def _encode(self, prompt: str, texts: Sequence[str], *, bulk: bool) -> list[Encoded]:
+        rows = await self._rows(prompt, texts, bulk=bulk, tokens_too=True)
+        return [Encoded(vector=row.vector, tokens=row.tokens) for row in rows if row.tokens is not None]
+
+    async def _rows(self, prompt: str, texts: Sequence[str], *, bulk: bool, tokens_too: bool) -> list[_Row]:
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         if sum(map(len, prompted)) <= _INLINE_CHARS:
             ids = self._tokenise(prompted)
         else:
             ids = await asyncio.to_thread(self._tokenise, prompted)
-        rows = await self._batcher.submit(ids, list(map(len, ids)), bulk=bulk)
-        return np.stack(rows) if rows else np.empty((0, self._space.dim), np.float32)
+        wanted = [_Text(one, tokens_too) for one in ids]
+        return await self._batcher.submit(wanted, list(map(len, ids)), bulk=bulk)
+
+    def _width(self) -> int:
+        with torch.inference_mode():
+            return run_batch(self._forward, self._tokenise([""]), self._pad, self._device).tokens.shape[-1]
 
     def _tokenise(self, texts: list[str]) -> list[TokenIds]:
         if len(texts) == 1:
             return [np.array(self._truncating.encode(texts[0]).ids, np.int64)]
         return [np.array(e.ids, np.int64) for e in self._truncating.encode_batch_fast(texts)]
 
-    def _run(self, batch: Sequence[TokenIds]) -> list[Vectors | RagstoneError]:
+    def _run(self, batch: Sequence[_Text]) -> list[_Row | RagstoneError]:
         """One batch through the model; called by the batcher's threads."""
         try:
             with torch.inference_mode():
-                vectors = embed_batch(self._forward, batch, self._pad, self._device)
+                done = run_batch(self._forward, [text.ids for text in batch], self._pad, self._device)
+                vectors = unit(done.pooled)
+                tokens = unit(done.tokens) if any(text.tokens_too for text in batch) else None
         except RuntimeError as exc:
             raise BackendUnavailable(f"the embedding model {self._space.name} failed: {exc}") from exc
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         return [
-            vector if good else Internal("the model returned a vector that is not finite")
-            for vector, good in zip(vectors, finite, strict=True)
+            _Row(vectors[i], tokens[i, : len(text.ids)] if tokens is not None and text.tokens_too else None)
+            if finite[i]
+            else Internal("the model returned a vector that is not finite")
+            for i, text in enumerate(batch)
         ]
 
 

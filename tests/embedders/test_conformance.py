@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from embedders.conformance import EMBEDDER_CHECKS, Check
+from embedders.conformance import EMBEDDER_CHECKS, TOKEN_ENCODER_CHECKS, Check
 from embedders.registry import open_embedder
 
 LOCAL: Mapping[str, Mapping[str, Any]] = {
@@ -14,7 +14,7 @@ LOCAL: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("check", EMBEDDER_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", EMBEDDER_CHECKS + TOKEN_ENCODER_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", LOCAL)
 async def test_embedder(kind: str, check: Check) -> None:
     await check(lambda: open_embedder(kind, LOCAL[kind]))
