@@ -51,6 +51,15 @@ class TextBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """One step of a token follower. ``tokens``: of each key float32 ``(length, dim)``, rows of length 1."""
+
+    keys: Keys
+    tokens: Sequence[Vectors]
+    deleted: Keys
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbours:
     """Search results, best first, ties by ascending key; one row a query.
 
@@ -141,6 +150,44 @@ class LexicalIndex(Protocol):
         self, query: str, k: int, *, allow: BitMap64 | None = None, language: str | None = None
     ) -> Neighbours:
         """The best ``k`` keys for one query: arrays of shape ``(1, k)``. Any text is a valid query."""
+        ...
+
+    async def checkpoint(self) -> int:
+        """Make all that is applied durable; the ``seq`` from which a reopened index needs the journal."""
+        ...
+
+    def stats(self) -> IndexStats:
+        """What the index holds now."""
+        ...
+
+    async def close(self) -> None:
+        """Release files and threads. Does not checkpoint."""
+        ...
+
+
+class TokenIndex(Protocol):
+    """A follower of the journal that keeps passages' token vectors. Safe to ask during ``apply``."""
+
+    @property
+    def applied_seq(self) -> int:
+        """The last journal position whose passages have scores."""
+        ...
+
+    async def apply(self, batch: TokenBatch, *, seq: int) -> None:
+        """Make ``batch`` visible. Does nothing when ``seq <= applied_seq``.
+
+        Raises InvalidArgument for a wrong dimension or a vector that is not finite; then nothing of the
+        batch is visible.
+        """
+        ...
+
+    async def max_sim(self, query: Vectors, keys: Sequence[int]) -> NDArray[np.float32]:
+        """Late interaction: for each key the mean, over the query's tokens, of the best cosine with any of
+        its tokens: float32 ``(len(keys),)``, NaN for a key that is not there.
+
+        ``query`` is float32 ``(length, dim)``, rows of length 1. Raises InvalidArgument for another shape,
+        CorruptIndex where stored vectors are damaged.
+        """
         ...
 
     async def checkpoint(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final, cast
 
-from indexes.base import LexicalIndex, Metric, VectorIndex
+from indexes.base import LexicalIndex, Metric, TokenIndex, VectorIndex
 from indexes.directory import Directory
 from ragstone.errors import InvalidArgument
 
@@ -22,6 +22,9 @@ LEXICAL: Final[Mapping[str, str]] = {
     "tantivy": "indexes.lexical.tantivy_bm25:open_index",
     "okapi": "indexes.lexical.okapi:open_index",
 }
+TOKENS: Final[Mapping[str, str]] = {
+    "lmdb": "indexes.tokens.lmdb_tokens:open_index",
+}
 
 
 async def open_dense(
@@ -36,6 +39,14 @@ async def open_lexical(kind: str, *, directory: Directory, options: Mapping[str,
     """Open or make a lexical index in ``directory``. Raises InvalidArgument for an unknown kind or option."""
     opener = _opener(LEXICAL, kind, "recipe.lexical.kind")
     return cast(LexicalIndex, await opener(directory=directory, options=options))
+
+
+async def open_tokens(
+    kind: str, *, directory: Directory, dim: int, options: Mapping[str, object]
+) -> TokenIndex:
+    """Open or make a token index in ``directory``. Raises InvalidArgument for an unknown kind or option."""
+    opener = _opener(TOKENS, kind, "recipe.tokens.kind")
+    return cast(TokenIndex, await opener(directory=directory, dim=dim, options=options))
 
 
 def _opener(table: Mapping[str, str], kind: str, field: str) -> Any:

@@ -34,6 +34,8 @@ SEARCH_STAGES: Final = (
 )
 LEG_DENSE: Final = "dense"
 LEG_LEXICAL: Final = "lexical"
+INDEX_TOKENS: Final = "tokens"
+"""No leg: it scores what the legs have found."""
 
 REQUESTS: Final = "ragstone_requests_total"
 REQUEST_DURATION: Final = "ragstone_request_duration_seconds"

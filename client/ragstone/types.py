@@ -205,6 +205,8 @@ class Recipe:
     chunker: Options = field(default_factory=dict)
     index: Options = field(default_factory=dict)
     lexical: Options = field(default_factory=dict)
+    tokens: Options = field(default_factory=dict)
+    """What is kept of each token, for late interaction."""
     fusion: Options = field(default_factory=dict)
     reranker: Options = field(default_factory=dict)
     gates: Options = field(default_factory=dict)

@@ -54,7 +54,7 @@ def decode_recipe(message: values_pb2.Recipe) -> Recipe:
     return Recipe(**{name: decode_options(getattr(message, name)) for name in _SECTIONS})
 
 
-_SECTIONS: Final = ("embedder", "chunker", "index", "lexical", "fusion", "reranker", "gates")
+_SECTIONS: Final = ("embedder", "chunker", "index", "lexical", "tokens", "fusion", "reranker", "gates")
 
 
 def encode_version(version: Version) -> values_pb2.Version:

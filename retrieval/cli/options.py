@@ -56,7 +56,7 @@ RecipeOption = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="A TOML file with the tables embedder, chunker, index, lexical, fusion, reranker and gates.",
+        help="A TOML file with tables: embedder, chunker, index, lexical, tokens, fusion, reranker, gates.",
     ),
 ]
 

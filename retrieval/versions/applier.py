@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from embedders.base import TokenEncoder, Vectors
 from ragstone.errors import Internal
 from retrieval.config import IndexingSettings
 from retrieval.store.chunks import Chunks
@@ -26,8 +27,8 @@ from retrieval.store.journal import Journal, Step
 from retrieval.store.values import VersionRow
 from retrieval.versions.cuts import cut_some
 from retrieval.versions.parts import Parts
-from retrieval.versions.passage_vectors import PassageVectors, Progress
-from retrieval.versions.steps import merge, metadata_rows, text_batch, vector_batch
+from retrieval.versions.passage_vectors import Found, PassageVectors, Progress
+from retrieval.versions.steps import merge, metadata_rows, text_batch, token_batch, vector_batch
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +92,7 @@ class Applier:
         self._pending_chunks = 0
         self._behind = True
         """Whether the journal has steps that ``_offers`` lacks."""
-        self._cut_seq = min(parts.dense.applied_seq, parts.lexical.applied_seq)
+        self._cut_seq = parts.applied_seq
         self._metadata_seq = -1
         self._stopping = False
         self._changed = asyncio.Condition()
@@ -222,7 +223,7 @@ class Applier:
             for key, vector in offer.vectors.items()
         }
         try:
-            await asyncio.gather(self._feed_dense(batch, handed), self._feed_lexical(batch))
+            await asyncio.gather(self._feed_vectors(batch, handed), self._feed_lexical(batch))
             await self._feed_metadata(batch)
         except Exception as exc:
             log.exception("apply_failed", seq=batch.seq, steps=len(offers))
@@ -264,7 +265,11 @@ class Applier:
     async def _catch_up_to(self, head: int) -> None:
         self.head = max(self.head, head)
         await self._cut_up_to(head)
-        await self._read(lambda: self._parts.dense.applied_seq, head, self._feed_dense)
+        tokens, dense = self._parts.tokens, self._parts.dense
+        if tokens is not None:
+            # Then both read the same steps, and one pass of the model feeds both.
+            await self._read(lambda: tokens.applied_seq, min(head, dense.applied_seq), self._feed_tokens)
+        await self._read(lambda: dense.applied_seq, head, self._feed_vectors)
         await self._read(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)
         if self._metadata_seq < 0:
             await self._load_metadata(head)
@@ -284,7 +289,7 @@ class Applier:
         self._cut_seq = max(self._cut_seq, head)
 
     async def _read(
-        self, position: Callable[[], int], head: int, feed: Callable[[Step], Awaitable[None]]
+        self, position: Callable[[], int], head: int, feed: Callable[[Step], Awaitable[object]]
     ) -> None:
         while position() < head:
             start, after = monotonic(), position()
@@ -332,9 +337,22 @@ class Applier:
     async def _feed_lexical(self, batch: Step) -> None:
         await self._parts.lexical.apply(text_batch(batch), seq=batch.seq)
 
-    async def _feed_dense(self, batch: Step, handed: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
-        vectors, found = await self._vectors.of(batch.added, handed)
+    async def _feed_vectors(self, batch: Step, handed: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
+        if self._parts.tokens is None or self._parts.tokens.applied_seq >= batch.seq:
+            vectors, found = await self._vectors.of(batch.added, handed)
+        else:
+            # Tokens first: whatever a search finds has them.
+            vectors, found = await self._feed_tokens(batch)
         await self._parts.dense.apply(vector_batch(batch, vectors, found), seq=batch.seq)
+
+    async def _feed_tokens(self, batch: Step) -> tuple[Vectors, Found]:
+        """What the same pass of the model gives for the dense index."""
+        index, encoder = self._parts.tokens, self._parts.embedder
+        assert index is not None
+        assert isinstance(encoder, TokenEncoder)
+        vectors, found, tokens = await self._vectors.with_tokens(batch.added, encoder)
+        await index.apply(token_batch(batch, tokens), seq=batch.seq)
+        return vectors, found
 
     async def _checkpoint_regularly(self) -> None:
         while True:

@@ -226,11 +226,12 @@ def describe_version(collection: str, row: VersionRow, snapshot: Snapshot | None
 
 
 def _stats(snapshot: Snapshot) -> Mapping[str, Any]:
-    dense, lexical = snapshot.parts.dense.stats(), snapshot.parts.lexical.stats()
+    parts = snapshot.parts
     progress = snapshot.applier.progress
     return {
-        "dense": _plain(dense),
-        "lexical": _plain(lexical),
+        "dense": _plain(parts.dense.stats()),
+        "lexical": _plain(parts.lexical.stats()),
+        **({} if parts.tokens is None else {"tokens": _plain(parts.tokens.stats())}),
         "pending_chunks": snapshot.applier.pending_chunks,
         "parked_steps": len(progress.parked_steps),
         "parked_chunks": len(progress.parked_chunks),

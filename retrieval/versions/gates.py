@@ -39,16 +39,20 @@ def require_passed(name: str, gates: Sequence[Gate]) -> None:
         )
 
 
-async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, Gate]:
-    """Whether every live chunk is in both legs, but for those that the embedder refused. Quick."""
+async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, ...]:
+    """Whether every live chunk is in every index, but for those that the embedder refused. Quick."""
     live = await chunks.live(candidate.version.collection_id, candidate.version.chunking)
     parts, parked = candidate.parts, len(candidate.applier.progress.parked_chunks)
     dense, lexical = parts.dense.stats().live + parked, parts.lexical.stats().live
     told = f"{parked} of them refused by the embedder" if parked else ""
-    return (
+    legs = (
         Gate(name="dense_chunks", passed=dense == live, value=dense, limit=live, detail=told),
         Gate(name="lexical_chunks", passed=lexical == live, value=lexical, limit=live),
     )
+    if parts.tokens is None:
+        return legs
+    tokens = parts.tokens.stats().live + parked
+    return (*legs, Gate(name="token_chunks", passed=tokens == live, value=tokens, limit=live, detail=told))
 
 
 async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec, rest: Rest) -> Gate:

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from indexes.base import IndexStats
+from indexes.base import IndexStats, LexicalIndex, TokenIndex, VectorIndex
 from retrieval import telemetry
 from retrieval.versions.applier import Applier
 from retrieval.versions.collections import Collections
@@ -84,7 +84,12 @@ class _Index:
 
 def _indexes(snapshot: Snapshot) -> list[_Index]:
     head, parts = snapshot.applier.head, snapshot.parts
-    legs = ((telemetry.LEG_DENSE, parts.dense), (telemetry.LEG_LEXICAL, parts.lexical))
+    legs: list[tuple[str, VectorIndex | LexicalIndex | TokenIndex]] = [
+        (telemetry.LEG_DENSE, parts.dense),
+        (telemetry.LEG_LEXICAL, parts.lexical),
+    ]
+    if parts.tokens is not None:
+        legs.append((telemetry.INDEX_TOKENS, parts.tokens))
     return [_Index(leg, index.stats(), max(0, head - index.applied_seq)) for leg, index in legs]
 
 

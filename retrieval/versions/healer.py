@@ -38,7 +38,7 @@ class Healer:
         """Build again what is damaged now. What fails is tried again at the next look."""
         for collection in self._collections.all():
             for follower in list(collection.followers.values()):
-                damage = follower.snapshot.parts.dense.stats().damage
+                damage = follower.snapshot.parts.damage
                 if damage:
                     await self._heal(collection, follower, damage)
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import structlog
 
-from embedders.base import Embedder
-from indexes.base import Compactable, LexicalIndex, Metric, VectorIndex
+from embedders.base import Embedder, TokenEncoder
+from indexes.base import Compactable, LexicalIndex, Metric, TokenIndex, VectorIndex
 from indexes.metadata import MetadataIndex
-from ragstone.errors import CorruptIndex
+from ragstone.errors import CorruptIndex, InvalidArgument
 from retrieval.store.values import ChunkDraft
-from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+from retrieval.versions.recipe import NONE, EmbedderSpec, PinnedRecipe
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -51,12 +52,17 @@ class Opener(Protocol):
         """A lexical index under ``path``."""
         ...
 
+    async def tokens(self, kind: str, *, path: Path, dim: int, options: Mapping[str, object]) -> TokenIndex:
+        """A token index under ``path``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The open parts of one version. The embedder belongs to the opener; the indexes to this version.
 
-    ``cutter`` is None where clients bring vectors: then only the writer knows what a chunk is.
+    ``cutter`` is None where clients bring vectors: then only the writer knows what a chunk is. ``tokens`` is
+    None where the recipe keeps no token vectors; else the embedder is a ``TokenEncoder``.
     """
 
     recipe: PinnedRecipe
@@ -64,11 +70,22 @@ class Parts:
     cutter: Cutter | None
     dense: VectorIndex
     lexical: LexicalIndex
+    tokens: TokenIndex | None
     metadata: MetadataIndex
 
+    @property
+    def applied_seq(self) -> int:
+        """The last journal position that all indexes have applied."""
+        return min(index.applied_seq for index in self._followers)
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the files of an index; empty while nothing is known."""
+        return next((damage for index in self._followers if (damage := index.stats().damage)), "")
+
     async def checkpoint(self) -> int:
-        """Make both indexes durable; the journal position from which they would need it again."""
-        return min(await self.dense.checkpoint(), await self.lexical.checkpoint())
+        """Make the indexes durable; the journal position from which they would need it again."""
+        return min([await index.checkpoint() for index in self._followers])
 
     async def compact(self) -> None:
         """Merge segments now, in the indexes that have any."""
@@ -78,8 +95,13 @@ class Parts:
 
     async def close(self) -> None:
         """Close the indexes."""
-        await self.dense.close()
-        await self.lexical.close()
+        for index in self._followers:
+            await index.close()
+
+    @property
+    def _followers(self) -> tuple[VectorIndex | LexicalIndex | TokenIndex, ...]:
+        both = self.dense, self.lexical
+        return both if self.tokens is None else (*both, self.tokens)
 
 
 async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: Path) -> Parts:
@@ -106,20 +128,41 @@ async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: 
     async def open_lexical() -> LexicalIndex:
         return await opener.lexical(words.kind, path=path / "lexical", options=words.options)
 
-    dense = await _open_or_begin_anew(open_dense, path / "dense")
-    try:
+    async def open_tokens() -> TokenIndex:
+        return await opener.tokens(
+            recipe.tokens.kind,
+            path=path / "tokens",
+            dim=_token_dim(embedder),
+            options=recipe.tokens.options,
+        )
+
+    async with AsyncExitStack() as opened:
+        dense = await _open_or_begin_anew(open_dense, path / "dense")
+        opened.push_async_callback(dense.close)
         lexical = await _open_or_begin_anew(open_lexical, path / "lexical")
-    except BaseException:
-        await dense.close()
-        raise
+        opened.push_async_callback(lexical.close)
+        tokens = None
+        if recipe.tokens.kind != NONE:
+            tokens = await _open_or_begin_anew(open_tokens, path / "tokens")
+        opened.pop_all()
     return Parts(
         recipe=recipe,
         embedder=embedder,
         cutter=cutter,
         dense=dense,
         lexical=lexical,
+        tokens=tokens,
         metadata=MetadataIndex(),
     )
+
+
+def _token_dim(embedder: Embedder) -> int:
+    if not isinstance(embedder, TokenEncoder):
+        raise InvalidArgument.at(
+            "recipe.tokens.kind",
+            f"must be {NONE!r}: the model of {embedder.space.id!r} gives no token vectors here",
+        )
+    return embedder.token_dim
 
 
 async def _open_or_begin_anew(open_index: Callable[[], Awaitable[T]], path: Path) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -11,8 +12,8 @@ import structlog
 from numpy.typing import NDArray
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from embedders.base import Embedder, Vectors
-from embedders.refusals import embed_or_refuse
+from embedders.base import Embedder, TokenEncoder, Vectors
+from embedders.refusals import Embed, embed_or_refuse
 from ragstone.errors import BackendUnavailable, Overloaded
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.values import ChunkRow
@@ -59,7 +60,8 @@ class PassageVectors:
         self._progress.reused += len(rows) - int(missing.sum())
         if not missing.any():
             return vectors, _all(rows)
-        fresh = await self._embed([row for row, lacks in zip(rows, missing, strict=True) if lacks])
+        lacking = [row for row, lacks in zip(rows, missing, strict=True) if lacks]
+        fresh = await self._embed(lacking, self._embedder.embed_passages)
         vectors = np.array(vectors)
         found = ~missing
         for i in np.flatnonzero(missing):
@@ -68,12 +70,34 @@ class PassageVectors:
                 vectors[i], found[i] = vector, True
         return vectors, found
 
-    async def _embed(self, rows: Sequence[ChunkRow]) -> dict[bytes, Vectors]:
+    async def with_tokens(
+        self, rows: Sequence[ChunkRow], encoder: TokenEncoder
+    ) -> tuple[Vectors, Found, dict[bytes, Vectors]]:
+        """As ``of``, and by its hash the tokens of each text that has a vector, all out of one pass."""
+        by_text: dict[str, Vectors] = {}
+
+        async def encode(texts: Sequence[str]) -> Vectors:
+            encoded = await encoder.encode_passages(texts)
+            by_text.update((text, one.tokens) for text, one in zip(texts, encoded, strict=True))
+            return np.stack([one.vector for one in encoded])
+
+        fresh = await self._embed(rows, encode)
+        vectors = np.zeros((len(rows), self._embedder.space.dim), np.float32)
+        found = np.zeros(len(rows), dtype=np.bool_)
+        tokens: dict[bytes, Vectors] = {}
+        for i, row in enumerate(rows):
+            vector = fresh.get(row.text_hash)
+            if vector is not None:
+                vectors[i], found[i] = vector, True
+                tokens[row.text_hash] = by_text[passage_text(row.title, row.text)]
+        return vectors, found, tokens
+
+    async def _embed(self, rows: Sequence[ChunkRow], embed: Embed) -> dict[bytes, Vectors]:
         """Embed each distinct text once, and store what came out, some at a time: a crash loses no more."""
         distinct = _distinct(rows)
         embedded: dict[bytes, Vectors] = {}
         for start in range(0, len(distinct), _TEXTS_AT_ONCE):
-            some = await self._embed_or_park(distinct[start : start + _TEXTS_AT_ONCE])
+            some = await self._embed_or_park(distinct[start : start + _TEXTS_AT_ONCE], embed)
             if some:
                 await self._embeddings.put_many(
                     self._embedder.space.id, list(some), np.stack(list(some.values()))
@@ -82,10 +106,11 @@ class PassageVectors:
             embedded |= some
         return embedded
 
-    async def _embed_or_park(self, rows: Sequence[ChunkRow]) -> dict[bytes, Vectors]:
+    async def _embed_or_park(self, rows: Sequence[ChunkRow], embed: Embed) -> dict[bytes, Vectors]:
         texts = [passage_text(row.title, row.text) for row in rows]
         embedded: dict[bytes, Vectors] = {}
-        for row, outcome in zip(rows, await embed_or_refuse(self._embed_patiently, texts), strict=True):
+        patiently = partial(_embed_patiently, embed)
+        for row, outcome in zip(rows, await embed_or_refuse(patiently, texts), strict=True):
             if isinstance(outcome, str):
                 self._park(row, outcome)
             else:
@@ -96,16 +121,17 @@ class PassageVectors:
         log.error("chunk_parked", chunk_id=row.chunk_id, reason=reason)
         self._progress.parked_chunks.append(row.chunk_id)
 
-    async def _embed_patiently(self, texts: Sequence[str]) -> Vectors:
-        """A model that is away or busy holds the follower up; it does not lose it anything."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((BackendUnavailable, Overloaded)),
-            wait=wait_random_exponential(multiplier=0.2, max=30),
-            before_sleep=lambda state: log.warning("embedder_unavailable", attempt=state.attempt_number),
-        ):
-            with attempt:
-                return await self._embedder.embed_passages(texts)
-        raise AssertionError("the retry loop ends by returning or raising")
+
+async def _embed_patiently(embed: Embed, texts: Sequence[str]) -> Vectors:
+    """A model that is away or busy holds the follower up; it does not lose it anything."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type((BackendUnavailable, Overloaded)),
+        wait=wait_random_exponential(multiplier=0.2, max=30),
+        before_sleep=lambda state: log.warning("embedder_unavailable", attempt=state.attempt_number),
+    ):
+        with attempt:
+            return await embed(texts)
+    raise AssertionError("the retry loop ends by returning or raising")
 
 
 def _distinct(rows: Sequence[ChunkRow]) -> list[ChunkRow]:

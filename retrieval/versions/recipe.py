@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from tokenizers import Tokenizer
@@ -15,6 +15,11 @@ from embedders.base import Embedder
 from indexes.base import Metric
 from ragstone.errors import FailedPrecondition, InvalidArgument
 from retrieval.config import invalid
+
+NONE: Final = "none"
+"""The ``kind`` of a part that a version does without."""
+_GIVES_TOKENS: Final = frozenset({"sentence_transformer"})
+"""Embedders whose token vectors are kept unless the recipe says otherwise."""
 
 
 class Backend(BaseModel):
@@ -62,6 +67,12 @@ class LexicalSpec(Backend):
 
     kind: str = "tantivy"
     context_chars: Annotated[int, Field(ge=0, le=100_000)] = 1500
+
+
+class TokensSpec(Backend):
+    """``[tokens]``: the index of token vectors, for late interaction; none where ``kind`` is ``none``."""
+
+    kind: str = NONE
 
 
 class FusionSpec(BaseModel, frozen=True, extra="forbid"):
@@ -115,6 +126,7 @@ class PinnedRecipe(BaseModel, frozen=True, extra="forbid"):
     chunker: ChunkerSpec = ChunkerSpec()
     index: IndexSpec = IndexSpec()
     lexical: LexicalSpec = LexicalSpec()
+    tokens: TokensSpec = TokensSpec()
     fusion: FusionSpec = FusionSpec()
     reranker: RerankerSpec = RerankerSpec()
     gates: GatesSpec = GatesSpec()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import TextBatch, VectorBatch, Vectors
+from indexes.base import TextBatch, TokenBatch, VectorBatch, Vectors
 from indexes.metadata import decode_metadata
 from ragstone.types import Metadata
 from retrieval.store.values import ChunkMetadata, ChunkRow, Step
@@ -38,6 +38,16 @@ def text_batch(step: Step) -> TextBatch:
         keys=_keys([row.key for row in step.added]),
         texts=[f"{row.title} {row.context}" if row.title else row.context for row in step.added],
         languages=[row.language for row in step.added],
+        deleted=_keys(step.deleted),
+    )
+
+
+def token_batch(step: Step, tokens: Mapping[bytes, Vectors]) -> TokenBatch:
+    """Late interaction's part: rows whose text has ``tokens``, by its hash."""
+    rows = [row for row in step.added if row.text_hash in tokens]
+    return TokenBatch(
+        keys=_keys([row.key for row in rows]),
+        tokens=[tokens[row.text_hash] for row in rows],
         deleted=_keys(step.deleted),
     )
 

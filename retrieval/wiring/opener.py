@@ -10,7 +10,7 @@ from pathlib import Path
 import embedders.registry
 import indexes.registry
 from embedders.base import Embedder
-from indexes.base import LexicalIndex, Metric, VectorIndex
+from indexes.base import LexicalIndex, Metric, TokenIndex, VectorIndex
 from indexes.directory import LocalDirectory
 from retrieval.ingest.cutting import PassageCutter
 from retrieval.versions.parts import Cutter
@@ -52,6 +52,12 @@ class RegistryOpener:
     async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
         """A lexical index under ``path``."""
         return await indexes.registry.open_lexical(kind, directory=LocalDirectory(path), options=options)
+
+    async def tokens(self, kind: str, *, path: Path, dim: int, options: Mapping[str, object]) -> TokenIndex:
+        """A token index under ``path``."""
+        return await indexes.registry.open_tokens(
+            kind, directory=LocalDirectory(path), dim=dim, options=options
+        )
 
     async def close(self) -> None:
         """Close every embedder."""

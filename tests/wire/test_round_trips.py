@@ -177,6 +177,7 @@ recipes = st.builds(
     chunker=options,
     index=options,
     lexical=options,
+    tokens=options,
     fusion=options,
     reranker=options,
     gates=options,

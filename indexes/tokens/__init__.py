@@ -1,0 +1,1 @@
+"""Token indexes: every passage's token vectors, compressed, for late interaction."""
