@@ -78,11 +78,13 @@ class Encoded:
     """A text out of one pass of the model: its vector, and one for each of its tokens.
 
     ``vector`` is float32 ``(dim,)``, as the ``Embedder`` gives it; ``tokens`` is float32
-    ``(length, token_dim)``, rows of length 1, in the order of the text.
+    ``(length, token_dim)``, rows of length 1, in the order of the text; ``ids`` int64 ``(length,)`` tell
+    which tokens they are.
     """
 
     vector: Vectors
     tokens: Vectors
+    ids: NDArray[np.int64]
 
 
 @runtime_checkable

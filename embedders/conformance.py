@@ -144,6 +144,8 @@ async def every_text_has_tokens_of_length_one(opener: Opener) -> None:
         for rows in await _encoded(embedder, TEXTS):
             for row in rows:
                 assert row.tokens.dtype == np.float32
+                assert row.ids.dtype == np.int64
+                assert row.ids.shape == (len(row.tokens),)
                 assert row.tokens.shape[1] == token_encoder(embedder).token_dim
                 np.testing.assert_allclose(np.linalg.norm(row.tokens, axis=1), 1, atol=1e-4)
             short, long = rows[TEXTS.index("bridge")], rows[TEXTS.index("word " * 900)]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _WORD: Final = re.compile(r"\w+")
 _NGRAM: Final = 3
+_VOCABULARY: Final = 1 << 16
 _NGRAM_WEIGHT: Final = 0.3
 _FORMAT: Final = "words+3grams/1"
 """Changes whenever the same text would get another vector."""
@@ -97,9 +98,15 @@ class HashingEmbedder:
 
     def _encode(self, texts: Sequence[str]) -> list[Encoded]:
         return [
-            Encoded(vector=vector, tokens=self._embed(_WORD.findall(text.casefold()) or [text]))
+            Encoded(vector=vector, tokens=self._embed(words), ids=np.array([_bucket(w) for w in words]))
             for text, vector in zip(texts, self._embed(texts), strict=True)
+            if (words := _WORD.findall(text.casefold()) or [text])
         ]
+
+
+def _bucket(word: str) -> int:
+    """A number that stands for a word, and for some others."""
+    return _hash(word) % _VOCABULARY
 
 
 def _fill(row: Vectors, text: str) -> None:

@@ -82,6 +82,7 @@ class _Text(NamedTuple):
 
 class _Row(NamedTuple):
     vector: Vectors
+    ids: TokenIds
     tokens: Vectors | None
 
 
@@ -154,7 +155,11 @@ class SentenceTransformerEmbedder:
 
     async def _encode(self, prompt: str, texts: Sequence[str], *, bulk: bool) -> list[Encoded]:
         rows = await self._rows(prompt, texts, bulk=bulk, tokens_too=True)
-        return [Encoded(vector=row.vector, tokens=row.tokens) for row in rows if row.tokens is not None]
+        return [
+            Encoded(vector=row.vector, tokens=row.tokens, ids=row.ids)
+            for row in rows
+            if row.tokens is not None
+        ]
 
     async def _rows(self, prompt: str, texts: Sequence[str], *, bulk: bool, tokens_too: bool) -> list[_Row]:
         prompted = [prompt + text for text in texts] if prompt else list(texts)
@@ -185,7 +190,11 @@ class SentenceTransformerEmbedder:
             raise BackendUnavailable(f"the embedding model {self._space.name} failed: {exc}") from exc
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         return [
-            _Row(vectors[i], tokens[i, : len(text.ids)] if tokens is not None and text.tokens_too else None)
+            _Row(
+                vectors[i],
+                text.ids,
+                tokens[i, : len(text.ids)] if tokens is not None and text.tokens_too else None,
+            )
             if finite[i]
             else Internal("the model returned a vector that is not finite")
             for i, text in enumerate(batch)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap64
 
+from indexes.directory import Directory
+
 Keys = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
@@ -52,10 +54,15 @@ class TextBatch:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """One step of a token follower. ``tokens``: of each key float32 ``(length, dim)``, rows of length 1."""
+    """One step of a token follower: ``deleted`` leave, ``keys`` enter.
+
+    Of each key ``tokens`` is float32 ``(length, dim)``, rows of length 1, and ``ids`` int64 ``(length,)`` tell
+    which tokens they are.
+    """
 
     keys: Keys
     tokens: Sequence[Vectors]
+    ids: Sequence[Keys]
     deleted: Keys
 
 
@@ -181,12 +188,13 @@ class TokenIndex(Protocol):
         """
         ...
 
-    async def max_sim(self, query: Vectors, keys: Sequence[int]) -> NDArray[np.float32]:
+    async def max_sim(self, query: Vectors, ids: Keys, keys: Sequence[int]) -> NDArray[np.float32]:
         """Late interaction: for each key the mean, over the query's tokens, of the best cosine with any of
         its tokens: float32 ``(len(keys),)``, NaN for a key that is not there.
 
-        ``query`` is float32 ``(length, dim)``, rows of length 1. Raises InvalidArgument for another shape,
-        CorruptIndex where stored vectors are damaged.
+        ``query`` is float32 ``(length, dim)``, rows of length 1, and ``ids`` tell which tokens they are: one
+        that few passages have weighs more (by its inverse document frequency, as in BM25). Raises
+        InvalidArgument for another shape, CorruptIndex where stored vectors are damaged.
         """
         ...
 
@@ -209,6 +217,19 @@ class Compactable(Protocol):
 
     async def compact(self) -> None:
         """Merge everything that is applied now into as few pieces as the index likes, and wait for it."""
+        ...
+
+
+@runtime_checkable
+class Copyable(Protocol):
+    """An index that another one can begin with."""
+
+    async def copy_to(self, directory: Directory) -> None:
+        """Make all that is applied now durable, here and in ``directory``, which is empty.
+
+        An index that is opened there has applied what this one has. A copy that was broken off leaves
+        nothing that an index would take for one. Raises BackendUnavailable when the disk fails.
+        """
         ...
 
 

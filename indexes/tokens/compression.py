@@ -81,10 +81,11 @@ def unpack(data: bytes) -> Packed:
     return Packed(codes.reshape(count, width), scales)
 
 
-def max_sim(query: Vectors, passages: Sequence[Packed]) -> NDArray[np.float32]:
-    """The mean, over the rows of ``query``, of the best dot product with any vector of each passage.
+def max_sim(query: Vectors, weights: Scales, passages: Sequence[Packed]) -> NDArray[np.float32]:
+    """The weighted mean, over the rows of ``query``, of the best dot product with any vector of each passage.
 
-    ``query`` is float32 ``(t, width)`` of the passages' ``width``; the result float32 ``(len(passages),)``.
+    ``query`` is float32 ``(t, width)`` of the passages' ``width``, ``weights`` ``(t,)`` with a sum of 1; the
+    result float32 ``(len(passages),)``.
     """
     if not passages:
         return np.empty(0, np.float32)
@@ -93,7 +94,7 @@ def max_sim(query: Vectors, passages: Sequence[Packed]) -> NDArray[np.float32]:
     likeness = query @ codes.T
     likeness *= np.concatenate([passage.scales for passage in passages])
     best = np.maximum.reduceat(likeness, np.cumsum(counts) - counts, axis=1)
-    scores: NDArray[np.float32] = best.mean(axis=0)
+    scores: NDArray[np.float32] = weights @ best
     return scores
 
 

@@ -9,6 +9,7 @@ not shrink.
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +22,18 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import IndexStats, TokenBatch, Vectors
+from indexes.base import IndexStats, Keys, TokenBatch, Vectors
 from indexes.directory import Directory
 from indexes.tokens.compression import fit_projection, join, max_sim, pack, unpack
+from indexes.tokens.frequencies import Frequencies
 from indexes.tokens.options import TokenOptions, parse_options
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
 
 T = TypeVar("T")
 
 _FOLDER: Final = "lmdb"
+_COPYING: Final = "COPYING"
+"""A file that is there while the folder beside it is not yet the whole copy."""
 _MAP_BYTES: Final = 1 << 40
 """Address space that is reserved, not disk: the most that one index may grow to."""
 _FLUSH_BYTES: Final = 16 * 2**20
@@ -39,6 +43,7 @@ _KEY: Final = struct.Struct(">q")
 _SEQ: Final = b"seq"
 _DIM: Final = b"dim"
 _PROJECTION: Final = b"projection"
+_FREQUENCIES: Final = b"frequencies"
 
 
 async def open_index(*, directory: Directory, dim: int, options: Mapping[str, object]) -> LmdbTokenIndex:
@@ -52,9 +57,12 @@ async def open_index(*, directory: Directory, dim: int, options: Mapping[str, ob
 
 
 def _open(directory: Directory, dim: int, options: TokenOptions) -> LmdbTokenIndex:
-    directory.subdirectory(_FOLDER)
     lock = directory.lock()
     try:
+        if _COPYING in directory.list():
+            directory.remove_tree(_FOLDER)
+            directory.delete(_COPYING)
+        directory.subdirectory(_FOLDER)
         return LmdbTokenIndex(_Store(directory.path(_FOLDER), dim), dim, options, close_lock=lock.release)
     except BaseException:
         lock.release()
@@ -72,6 +80,7 @@ class LmdbTokenIndex:
         self._options = options
         self._close_lock = close_lock
         self._applied_seq = store.seq
+        self._frequencies = store.frequencies
         self._fresh: dict[int, bytes] = {}
         """Packed, not yet written."""
         self._gone: set[int] = set()
@@ -95,12 +104,11 @@ class LmdbTokenIndex:
         """
         await self._run(self._writing, self._apply, batch, seq)
 
-    async def max_sim(self, query: Vectors, keys: Sequence[int]) -> NDArray[np.float32]:
+    async def max_sim(self, query: Vectors, ids: Keys, keys: Sequence[int]) -> NDArray[np.float32]:
         """Float32 ``(len(keys),)``, NaN for a key that is not there. Raises InvalidArgument, CorruptIndex."""
-        if query.ndim != 2 or query.shape[1] != self._dim or not len(query):
-            raise InvalidArgument(f"query tokens have shape {query.shape}, the index wants (n, {self._dim})")
+        self._check(query, ids)
         try:
-            return await self._run(self._asking, self._max_sim, query, keys)
+            return await self._run(self._asking, self._max_sim, query, ids, keys)
         except CorruptIndex as exc:
             self._damage = exc.message
             raise
@@ -112,6 +120,13 @@ class LmdbTokenIndex:
         """
         await self._run(self._writing, self._flush)
         return self._store.seq
+
+    async def copy_to(self, directory: Directory) -> None:
+        """Make all that is applied now durable, here and in ``directory``, which is empty.
+
+        Raises BackendUnavailable when the disk fails.
+        """
+        await self._run(self._writing, self._copy, directory)
 
     def stats(self) -> IndexStats:
         """What the index holds now; ``details`` tells the numbers a vector has."""
@@ -150,12 +165,14 @@ class LmdbTokenIndex:
     def _apply(self, batch: TokenBatch, seq: int) -> None:
         if seq <= self._applied_seq:
             return
-        arriving = {
-            int(key): self._checked(tokens) for key, tokens in zip(batch.keys, batch.tokens, strict=True)
-        }
+        for tokens, ids in zip(batch.tokens, batch.ids, strict=True):
+            self._check(tokens, ids)
+        arriving = dict(zip(map(int, batch.keys), zip(batch.tokens, batch.ids, strict=True), strict=True))
         leaving = set(map(int, batch.deleted))
         stored = self._store.known([*arriving, *leaving])
-        fresh = {key: self._pack(tokens) for key, tokens in arriving.items() if key not in stored}
+        arriving = {key: both for key, both in arriving.items() if key not in stored | self._fresh.keys()}
+        fresh = {key: self._pack(tokens) for key, (tokens, _) in arriving.items()}
+        self._frequencies = self._frequencies.plus([ids for _, ids in arriving.values()])
         # New objects, not changed ones: the other thread may be looking at these.
         self._gone = self._gone | (leaving & stored)
         self._fresh = {k: data for k, data in (self._fresh | fresh).items() if k not in leaving}
@@ -163,12 +180,12 @@ class LmdbTokenIndex:
         if sum(map(len, self._fresh.values())) >= _FLUSH_BYTES:
             self._flush()
 
-    def _checked(self, tokens: Vectors) -> Vectors:
-        if tokens.ndim != 2 or tokens.shape[1] != self._dim or not len(tokens):
-            raise InvalidArgument(f"token vectors have shape {tokens.shape}, the index has (n, {self._dim})")
+    def _check(self, tokens: Vectors, ids: Keys) -> None:
+        if tokens.ndim != 2 or tokens.shape[1] != self._dim or not len(tokens) or len(ids) != len(tokens):
+            shapes = f"token vectors have shape {tokens.shape}, their ids {ids.shape}"
+            raise InvalidArgument(f"{shapes}; the index has (n, {self._dim}) and (n,)")
         if not np.isfinite(tokens).all():
             raise InvalidArgument("token vectors are not finite")
-        return tokens
 
     def _pack(self, tokens: Vectors) -> bytes:
         projection = self._store.projection
@@ -182,8 +199,17 @@ class LmdbTokenIndex:
         if self._applied_seq == self._store.seq:
             return
         # The other thread looks at what is fresh first, then at what is stored: so it misses nothing.
-        self._store.write(self._fresh, self._gone, self._applied_seq, self._fitted())
+        self._store.write(self._fresh, self._gone, self._applied_seq, self._frequencies, self._fitted())
         self._fresh, self._gone = {}, set()
+
+    def _copy(self, directory: Directory) -> None:
+        self._flush()
+        directory.atomic_write(_COPYING, b"")
+        directory.subdirectory(_FOLDER)
+        self._store.copy_to(directory.path(_FOLDER))
+        directory.subdirectory(_FOLDER).sync()
+        directory.delete(_COPYING)
+        directory.sync()
 
     def _fitted(self) -> Vectors | None:
         """The directions to keep from now on, once there are enough tokens to choose them by."""
@@ -197,7 +223,8 @@ class LmdbTokenIndex:
 
     # -- the asking thread -------------------------------------------------------------------------
 
-    def _max_sim(self, query: Vectors, keys: Sequence[int]) -> NDArray[np.float32]:
+    def _max_sim(self, query: Vectors, ids: Keys, keys: Sequence[int]) -> NDArray[np.float32]:
+        weights = self._frequencies.weights(ids)
         fresh, gone = self._fresh, self._gone
         stored = self._store.read([key for key in keys if key not in fresh and key not in gone])
         found = {key: unpack(data) for key in keys if (data := fresh.get(key) or stored.get(key))}
@@ -205,7 +232,7 @@ class LmdbTokenIndex:
         # Passages from before the directions were chosen have all their numbers.
         for width in {packed.width for packed in found.values()}:
             places = [i for i, key in enumerate(keys) if key in found and found[key].width == width]
-            scores[places] = max_sim(self._in_width(query, width), [found[keys[i]] for i in places])
+            scores[places] = max_sim(self._in_width(query, width), weights, [found[keys[i]] for i in places])
         return scores
 
     def _in_width(self, query: Vectors, width: int) -> Vectors:
@@ -228,12 +255,13 @@ class _Store:
             self._facts: Any = self._env.open_db(b"facts")
             with self._env.begin(db=self._facts) as reading:
                 seq, known = reading.get(_SEQ), reading.get(_DIM)
-                projection = reading.get(_PROJECTION)
+                projection, counted = reading.get(_PROJECTION), reading.get(_FREQUENCIES)
         if known is not None and _KEY.unpack(known)[0] != dim:
             self._env.close()
             raise CorruptIndex(f"the token index has vectors of {_KEY.unpack(known)[0]} numbers, not {dim}")
         self._dim = dim
         self.seq: int = 0 if seq is None else _KEY.unpack(seq)[0]
+        self.frequencies = Frequencies() if counted is None else Frequencies.load(counted)
         self.projection: Vectors | None = None
         if projection is not None:
             self.projection = np.frombuffer(projection, "<f4").astype(np.float32).reshape(dim, -1)
@@ -252,7 +280,14 @@ class _Store:
             cursor = reading.cursor()
             return {key for key in keys if cursor.set_key(_KEY.pack(key))}
 
-    def write(self, put: Mapping[int, bytes], erase: set[int], seq: int, projection: Vectors | None) -> None:
+    def write(
+        self,
+        put: Mapping[int, bytes],
+        erase: set[int],
+        seq: int,
+        frequencies: Frequencies,
+        projection: Vectors | None,
+    ) -> None:
         """All of it, or nothing. Raises BackendUnavailable when the disk fails or is full."""
         with _translated(), self._env.begin(write=True) as writing:
             for key in sorted(put):
@@ -260,12 +295,20 @@ class _Store:
             for key in sorted(erase):
                 writing.delete(_KEY.pack(key), db=self._passages)
             writing.put(_SEQ, _KEY.pack(seq), db=self._facts)
+            writing.put(_FREQUENCIES, frequencies.dump(), db=self._facts)
             writing.put(_DIM, _KEY.pack(self._dim), db=self._facts)
             if projection is not None:
                 writing.put(_PROJECTION, projection.astype("<f4").tobytes(), db=self._facts)
         if projection is not None:
             self.projection = projection
         self.seq = seq
+
+    def copy_to(self, path: Path) -> None:
+        """Write what is durable, without gaps, into another folder, and sync it."""
+        with _translated():
+            self._env.copy(str(path), compact=True)
+            with (path / "data.mdb").open("rb") as file:
+                os.fsync(file.fileno())
 
     def entries(self) -> int:
         """Passages that are stored."""

@@ -350,8 +350,8 @@ class Applier:
         index, encoder = self._parts.tokens, self._parts.embedder
         assert index is not None
         assert isinstance(encoder, TokenEncoder)
-        vectors, found, tokens = await self._vectors.with_tokens(batch.added, encoder)
-        await index.apply(token_batch(batch, tokens), seq=batch.seq)
+        vectors, found, encoded = await self._vectors.with_tokens(batch.added, encoder)
+        await index.apply(token_batch(batch, encoded), seq=batch.seq)
         return vectors, found
 
     async def _checkpoint_regularly(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from uuid import uuid4
 import structlog
 
 from embedders.base import Embedder
-from indexes.base import IndexStats
+from indexes.base import IndexStats, TokenIndex
 from ragstone.errors import NotFound, SpaceMismatch
 from ragstone.types import Collection, Recipe, Version
 from retrieval.config import Settings
@@ -160,7 +160,14 @@ class Collections:
                 f"the model of its recipe is {now!r} now: put the old weights back, or pin a revision",
                 metadata={"version_space": version.space, "model_space": now},
             )
-        parts = await open_parts(self._opener, recipe, version.chunking, self.path(version.id))
+        with ExitStack() as held:
+            parts = await open_parts(
+                self._opener,
+                recipe,
+                version.chunking,
+                self.path(version.id),
+                tokens_like=self._same_tokens(collection, version, recipe, held),
+            )
         applier = Applier(
             parts,
             version,
@@ -170,6 +177,18 @@ class Collections:
             rest=rest,
         )
         return OpenVersion(Snapshot(collection=collection, version=version, parts=parts, applier=applier))
+
+    def _same_tokens(
+        self, collection: CollectionRow, version: VersionRow, recipe: PinnedRecipe, held: ExitStack
+    ) -> TokenIndex | None:
+        """That of a version whose tokens are those of ``version``, key by key. It stays open while held."""
+        opened = self._open.get(collection.name)
+        for follower in () if opened is None else opened.followers.values():
+            other = follower.snapshot
+            same_chunks = (other.version.chunking, other.version.space) == (version.chunking, version.space)
+            if same_chunks and other.version.id != version.id and other.parts.recipe.tokens == recipe.tokens:
+                return held.enter_context(follower.lease()).parts.tokens
+        return None
 
     def follow(self, collection: OpenCollection, opened: OpenVersion) -> None:
         """Let an open version hear of writes, and hold what it still needs of the journal."""

@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from embedders.base import Embedder, TokenEncoder
-from indexes.base import Compactable, LexicalIndex, Metric, TokenIndex, VectorIndex
+from indexes.base import Compactable, Copyable, LexicalIndex, Metric, TokenIndex, VectorIndex
+from indexes.directory import LocalDirectory
 from indexes.metadata import MetadataIndex
 from ragstone.errors import CorruptIndex, InvalidArgument
 from retrieval.store.values import ChunkDraft
@@ -104,8 +105,17 @@ class Parts:
         return both if self.tokens is None else (*both, self.tokens)
 
 
-async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: Path) -> Parts:
+async def open_parts(
+    opener: Opener,
+    recipe: PinnedRecipe,
+    chunking: str,
+    path: Path,
+    *,
+    tokens_like: TokenIndex | None = None,
+) -> Parts:
     """Open every part that ``recipe`` names, the indexes under ``path``.
+
+    A new index of tokens begins as a copy of ``tokens_like``, where that is given: no text is encoded twice.
 
     An index whose files are damaged is begun anew: the journal has all that it held. Raises InvalidArgument
     naming ``recipe.<section>.<key>`` for options that a back end refuses.
@@ -143,6 +153,8 @@ async def open_parts(opener: Opener, recipe: PinnedRecipe, chunking: str, path: 
         opened.push_async_callback(lexical.close)
         tokens = None
         if recipe.tokens.kind != NONE:
+            if isinstance(tokens_like, Copyable) and not (path / "tokens").exists():
+                await tokens_like.copy_to(LocalDirectory(path / "tokens"))
             tokens = await _open_or_begin_anew(open_tokens, path / "tokens")
         opened.pop_all()
     return Parts(

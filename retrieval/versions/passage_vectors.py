@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from embedders.base import Embedder, TokenEncoder, Vectors
+from embedders.base import Embedder, Encoded, TokenEncoder, Vectors
 from embedders.refusals import Embed, embed_or_refuse
 from ragstone.errors import BackendUnavailable, Overloaded
 from retrieval.store.embeddings import Embeddings
@@ -72,25 +72,25 @@ class PassageVectors:
 
     async def with_tokens(
         self, rows: Sequence[ChunkRow], encoder: TokenEncoder
-    ) -> tuple[Vectors, Found, dict[bytes, Vectors]]:
-        """As ``of``, and by its hash the tokens of each text that has a vector, all out of one pass."""
-        by_text: dict[str, Vectors] = {}
+    ) -> tuple[Vectors, Found, dict[bytes, Encoded]]:
+        """As ``of``, and by its hash all of each text that has a vector, out of one pass."""
+        by_text: dict[str, Encoded] = {}
 
         async def encode(texts: Sequence[str]) -> Vectors:
             encoded = await encoder.encode_passages(texts)
-            by_text.update((text, one.tokens) for text, one in zip(texts, encoded, strict=True))
+            by_text.update(zip(texts, encoded, strict=True))
             return np.stack([one.vector for one in encoded])
 
         fresh = await self._embed(rows, encode)
         vectors = np.zeros((len(rows), self._embedder.space.dim), np.float32)
         found = np.zeros(len(rows), dtype=np.bool_)
-        tokens: dict[bytes, Vectors] = {}
+        encoded: dict[bytes, Encoded] = {}
         for i, row in enumerate(rows):
             vector = fresh.get(row.text_hash)
             if vector is not None:
                 vectors[i], found[i] = vector, True
-                tokens[row.text_hash] = by_text[passage_text(row.title, row.text)]
-        return vectors, found, tokens
+                encoded[row.text_hash] = by_text[passage_text(row.title, row.text)]
+        return vectors, found, encoded
 
     async def _embed(self, rows: Sequence[ChunkRow], embed: Embed) -> dict[bytes, Vectors]:
         """Embed each distinct text once, and store what came out, some at a time: a crash loses no more."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embedders.base import Encoded
 from indexes.base import TextBatch, TokenBatch, VectorBatch, Vectors
 from indexes.metadata import decode_metadata
 from ragstone.types import Metadata
@@ -42,12 +43,13 @@ def text_batch(step: Step) -> TextBatch:
     )
 
 
-def token_batch(step: Step, tokens: Mapping[bytes, Vectors]) -> TokenBatch:
-    """Late interaction's part: rows whose text has ``tokens``, by its hash."""
-    rows = [row for row in step.added if row.text_hash in tokens]
+def token_batch(step: Step, encoded: Mapping[bytes, Encoded]) -> TokenBatch:
+    """Late interaction's part: rows whose text is ``encoded``, by its hash."""
+    rows = [row for row in step.added if row.text_hash in encoded]
     return TokenBatch(
         keys=_keys([row.key for row in rows]),
-        tokens=[tokens[row.text_hash] for row in rows],
+        tokens=[encoded[row.text_hash].tokens for row in rows],
+        ids=[encoded[row.text_hash].ids for row in rows],
         deleted=_keys(step.deleted),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 import pytest
 
+from embedders.base import Vectors
 from embedders.hashing import HashingEmbedder
 from ragstone.errors import BackendUnavailable, InvalidArgument
 from ragstone.types import Document, Mode, Query, Recipe, Wait
@@ -102,15 +103,20 @@ async def test_what_the_indexes_hold(app: App, index: Scrape) -> None:
 async def test_a_leg_that_stays_behind_has_a_lag(
     app: App, index: Scrape, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def down(*args: object) -> object:
-        raise BackendUnavailable("the model is away")
+    away = True
+    embed = HashingEmbedder.embed_passages
 
-    with monkeypatch.context() as away:
-        away.setattr(HashingEmbedder, "embed_passages", down)
-        await app.upsert(*DOCUMENTS, wait=Wait.COMMITTED)
-        await until(0, lambda: index(telemetry.INDEX_LAG, "lexical"))
-        assert await index(telemetry.INDEX_LAG, "dense") == 1
-        assert await scrape(telemetry.VERSION_BACKLOG, collection="docs", version="v1") == 30
+    async def embed_or_fail(self: HashingEmbedder, texts: Sequence[str]) -> Vectors:
+        if away:
+            raise BackendUnavailable("the model is away")
+        return await embed(self, texts)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", embed_or_fail)
+    await app.upsert(*DOCUMENTS, wait=Wait.COMMITTED)
+    await until(0, lambda: index(telemetry.INDEX_LAG, "lexical"))
+    assert await index(telemetry.INDEX_LAG, "dense") == 1
+    assert await scrape(telemetry.VERSION_BACKLOG, collection="docs", version="v1") == 30
+    away = False
     await until(0, lambda: index(telemetry.INDEX_LAG, "dense"))
     await until(0, lambda: scrape(telemetry.VERSION_BACKLOG, collection="docs", version="v1"))
 

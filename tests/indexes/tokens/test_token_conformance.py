@@ -10,7 +10,7 @@ import pytest
 from indexes.base import TokenIndex
 from indexes.directory import LocalDirectory
 from indexes.registry import TOKENS, open_tokens
-from indexes.tokens.conformance import DIM, TOKEN_INDEX_CHECKS, Check, batch, tokens
+from indexes.tokens.conformance import DIM, TOKEN_INDEX_CHECKS, Check, batch, max_sim, tokens
 from indexes.tokens.lmdb_tokens import open_index
 from ragstone.errors import CorruptIndex, FailedPrecondition, InvalidArgument
 
@@ -40,7 +40,7 @@ async def test_fewer_numbers_are_kept_once_enough_tokens_were_seen(tmp_path: Pat
     assert index.stats().details["dim"] == 8
     await index.apply(batch({key: flat[key] for key in range(25, 30)}), seq=2)
     query = flat[27][:20]
-    scores = await index.max_sim(query, [3, 27, 28])
+    scores = await max_sim(index, query, [3, 27, 28])
     truth = [np.mean((query @ flat[key].T).max(axis=1)) for key in (3, 27, 28)]
     np.testing.assert_allclose(scores, truth, atol=0.02)
     await index.close()
@@ -57,7 +57,7 @@ async def test_joined_tokens_take_less_room_and_change_scores_little(tmp_path: P
         await index.apply(batch(passages), seq=1)
         await index.checkpoint()
         sizes.append(index.stats().bytes_on_disk)
-        scores.append((await index.max_sim(tokens(1, length=20), [0]))[0])
+        scores.append((await max_sim(index, tokens(1, length=20), [0]))[0])
         await index.close()
     assert sizes[1] < 0.6 * sizes[0]
     assert scores[1] == pytest.approx(scores[0], abs=0.02)
@@ -76,7 +76,7 @@ async def test_a_flipped_byte_is_found_when_the_passage_is_asked_for(tmp_path: P
     with pytest.raises(CorruptIndex):
         index = await open_index(directory=LocalDirectory(tmp_path), dim=DIM, options={})
         try:
-            await index.max_sim(tokens(0), list(range(50)))
+            await max_sim(index, tokens(0), list(range(50)))
         finally:
             assert index.stats().damage
             await index.close()
