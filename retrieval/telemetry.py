@@ -17,6 +17,7 @@ STAGE_EMBED: Final = "embed"
 STAGE_DENSE: Final = "dense"
 STAGE_LEXICAL: Final = "lexical"
 STAGE_FUSE: Final = "fuse"
+STAGE_RERANK: Final = "rerank"
 STAGE_HYDRATE: Final = "hydrate"
 STAGE_SEARCH: Final = "search"
 STAGE_FIRST_DELTA: Final = "first_delta"
@@ -29,6 +30,7 @@ SEARCH_STAGES: Final = (
     STAGE_DENSE,
     STAGE_LEXICAL,
     STAGE_FUSE,
+    STAGE_RERANK,
     STAGE_HYDRATE,
     STAGE_TOTAL,
 )
@@ -36,6 +38,8 @@ LEG_DENSE: Final = "dense"
 LEG_LEXICAL: Final = "lexical"
 INDEX_TOKENS: Final = "tokens"
 """No leg: it scores what the legs have found."""
+LEG_RERANK: Final = "rerank"
+"""No leg, but named beside them: in ``degraded``, and in what a hit's score is made of."""
 
 REQUESTS: Final = "ragstone_requests_total"
 REQUEST_DURATION: Final = "ragstone_request_duration_seconds"
@@ -71,7 +75,21 @@ UNKNOWN_METHOD: Final = "unknown"
 """One label for all: a caller can think up any number of names."""
 
 _REQUEST_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_STAGE_BUCKETS_S: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    1.0,
+    5.0,
+)
 
 
 class Metrics:
@@ -105,9 +123,9 @@ class Metrics:
         )
         self._stages = {stage: stages.labels(stage) for stage in SEARCH_STAGES}
         self._degraded = Counter(
-            SEARCHES_DEGRADED, "Searches answered without this leg.", ("leg",), registry=registry
+            SEARCHES_DEGRADED, "Searches answered without this leg or stage.", ("leg",), registry=registry
         )
-        for leg in LEG_DENSE, LEG_LEXICAL:
+        for leg in LEG_DENSE, LEG_LEXICAL, LEG_RERANK:
             self._degraded.labels(leg)
         lookups = Counter(
             QUERY_VECTORS,

@@ -24,6 +24,8 @@ from ragstone.types import (
     Fusion,
     Mode,
     Query,
+    Rerank,
+    RerankScores,
     SearchResult,
     ServerInfo,
     VectorLike,
@@ -156,12 +158,14 @@ class SearchOptions(TypedDict, total=False):
     explain: bool
     min_seq: int | None
     request_key: str
+    rerank: Rerank | bool | None
 
 
-def query(text: str, fusion: Fusion | str | None, **fields: Any) -> Query:
-    """The query of a search's arguments; ``fusion`` may be the name of a kind."""
+def query(text: str, fusion: Fusion | str | None, rerank: Rerank | bool | None, **fields: Any) -> Query:
+    """The query of a search's arguments; ``fusion`` may be the name of a kind, ``rerank`` yes or no."""
     chosen = Fusion(kind=fusion) if isinstance(fusion, str) else fusion
-    return Query(text=text, fusion=chosen, **fields)
+    asked = Rerank(off=not rerank) if isinstance(rerank, bool) else rerank
+    return Query(text=text, fusion=chosen, rerank=asked, **fields)
 
 
 def search(collection: str, asked: Query) -> Call[SearchResult]:
@@ -211,6 +215,14 @@ def _embeddings(reply: Any) -> Embeddings:
     row = reply.dim * 4
     rows = (reply.values[start : start + row] for start in range(0, len(reply.values), row or 1))
     return Embeddings(vectors=tuple(decode_floats(values) for values in rows), space=reply.space)
+
+
+def rerank(collection: str, query_text: str, texts: Sequence[str]) -> Call[RerankScores]:
+    """Rerank."""
+    if isinstance(texts, str):
+        raise InvalidArgument.at("texts", "must be a sequence of texts, is one text")
+    request = build(retrieval_pb2.RerankRequest, "", collection=collection, query=query_text, texts=texts)
+    return Call(METHODS["Rerank"], request, wire.decode_rerank_scores)
 
 
 def info() -> Call[ServerInfo]:

@@ -29,6 +29,8 @@ from ragstone.types import (
     QuerySource,
     RebuildPlan,
     Recipe,
+    Rerank,
+    RerankScores,
     SearchResult,
     ServerInfo,
     VectorLike,
@@ -360,6 +362,7 @@ class AsyncClient:
         page_token: str = "",
         min_seq: int | None = None,
         request_key: str = "",
+        rerank: Rerank | bool | None = None,
         timeout: float | None = None,
     ) -> SearchResult:
         """The passages that answer a query, best first; ``Query`` says what each argument means.
@@ -370,6 +373,7 @@ class AsyncClient:
         asked = calls.query(
             text,
             fusion,
+            rerank,
             vector=vector,
             space=space,
             k=k,
@@ -419,6 +423,7 @@ class AsyncClient:
         min_seq: int | None = None,
         space: str | None = None,
         request_key: str = "",
+        rerank: Rerank | bool | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[AnswerEvent]:
         """The answer to a question as it comes: Contexts, TextDelta, Citation, Usage, Done.
@@ -428,6 +433,7 @@ class AsyncClient:
         asked = calls.query(
             question,
             fusion,
+            rerank,
             k=k,
             mode=mode,
             filter=filter,
@@ -444,6 +450,15 @@ class AsyncClient:
     ) -> Embeddings:
         """Vectors of texts as the collection embeds them, as ``query`` or as ``passage``."""
         return await self._connection.unary(calls.embed(collection, texts, kind), timeout)
+
+    async def rerank(
+        self, collection: str, query: str, texts: Sequence[str], *, timeout: float | None = None
+    ) -> RerankScores:
+        """How well texts answer a query, by the reranker of the collection's serving version.
+
+        Raises NotFound, FailedPrecondition when its recipe names no reranker, BackendUnavailable.
+        """
+        return await self._connection.unary(calls.rerank(collection, query, texts), timeout)
 
     async def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is and what it accepts."""

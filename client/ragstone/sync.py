@@ -26,6 +26,8 @@ from ragstone.types import (
     QuerySource,
     RebuildPlan,
     Recipe,
+    Rerank,
+    RerankScores,
     SearchResult,
     ServerInfo,
     VectorLike,
@@ -348,6 +350,7 @@ class Client:
         page_token: str = "",
         min_seq: int | None = None,
         request_key: str = "",
+        rerank: Rerank | bool | None = None,
         timeout: float | None = None,
     ) -> SearchResult:
         """The passages that answer a query, best first; ``Query`` says what each argument means.
@@ -358,6 +361,7 @@ class Client:
         asked = calls.query(
             text,
             fusion,
+            rerank,
             vector=vector,
             space=space,
             k=k,
@@ -407,6 +411,7 @@ class Client:
         min_seq: int | None = None,
         space: str | None = None,
         request_key: str = "",
+        rerank: Rerank | bool | None = None,
         timeout: float | None = None,
     ) -> Iterator[AnswerEvent]:
         """The answer to a question as it comes: Contexts, TextDelta, Citation, Usage, Done.
@@ -416,6 +421,7 @@ class Client:
         asked = calls.query(
             question,
             fusion,
+            rerank,
             k=k,
             mode=mode,
             filter=filter,
@@ -432,6 +438,15 @@ class Client:
     ) -> Embeddings:
         """Vectors of texts as the collection embeds them, as ``query`` or as ``passage``."""
         return self._connection.unary(calls.embed(collection, texts, kind), timeout)
+
+    def rerank(
+        self, collection: str, query: str, texts: Sequence[str], *, timeout: float | None = None
+    ) -> RerankScores:
+        """How well texts answer a query, by the reranker of the collection's serving version.
+
+        Raises NotFound, FailedPrecondition when its recipe names no reranker, BackendUnavailable.
+        """
+        return self._connection.unary(calls.rerank(collection, query, texts), timeout)
 
     def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is and what it accepts."""

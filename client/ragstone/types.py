@@ -67,10 +67,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegScore:
-    """How one leg (``dense`` or ``lexical``) saw a hit.
+    """How one leg (``dense`` or ``lexical``), or the reranker (``rerank``), saw a hit.
 
-    ``rank`` starts at 1; ``score`` is the leg's own (a cosine, a BM25 score);
-    ``contribution`` is what the leg added to the fused score.
+    ``rank`` starts at 1; ``score`` is the leg's own (a cosine, a BM25 score, what a cross-encoder says);
+    ``contribution`` is what the leg added to the hit's score: they sum up to it.
     """
 
     leg: str
@@ -110,6 +110,30 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rerank:
+    """How one query is reranked, by the reranker of the version's recipe; it needs ``text``.
+
+    ``depth`` is the number of candidates of the fused ranking that are scored; ``weight``, 0 to 1, is the
+    reranker's say in the final score. What is ``None`` the recipe decides. ``off`` leaves the fused ranking.
+    """
+
+    off: bool = False
+    depth: int | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankScores:
+    """What a collection's reranker makes of texts, by the order of the texts; a higher score is better."""
+
+    scores: tuple[float, ...]
+    """Of the first texts alone, where the deadline did not suffice for all."""
+    complete: bool
+    """Whether every text has a score."""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueryAdapter:
     """A map of queries in one space into another: a model that is new asks an index of the old one.
 
@@ -144,6 +168,7 @@ class Query:
     ``min_seq`` waits until the serving version has applied that journal position.
     ``request_key`` is who asks, a user or a session: while a new version is tried on a share of the searches,
     equal keys are answered by the same version. Left out, the tenant and the text take its place.
+    ``rerank`` asks to rerank, or not to; left out, the recipe decides.
     """
 
     text: str = ""
@@ -159,6 +184,7 @@ class Query:
     page_token: str = ""
     min_seq: int | None = None
     request_key: str = ""
+    rerank: Rerank | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +200,8 @@ class SearchResult:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     next_page_token: str = ""
     plan: Mapping[str, str] = field(default_factory=dict)
-    """How each leg looked, where it tells; filled when the query asked to ``explain``."""
+    """How each leg looked and what was reranked, where it tells; filled when the query asked to
+    ``explain``."""
     adapter: QueryAdapter | None = None
     """Given when the query was in another space and was mapped into the version's."""
 

@@ -34,6 +34,8 @@ from ragstone.types import (
     LegScore,
     Mode,
     Query,
+    Rerank,
+    RerankScores,
     SearchResult,
     ServerInfo,
     TextDelta,
@@ -154,6 +156,7 @@ def encode_query(query: Query, at: str = "query.") -> retrieval_pb2.Query:
         min_seq=query.min_seq,
         request_key=query.request_key,
         space=query.space if query.vector is None else None,
+        rerank=None if query.rerank is None else _encode_rerank(query.rerank, f"{at}rerank."),
     )
 
 
@@ -174,6 +177,7 @@ def decode_query(message: retrieval_pb2.Query, *, vector: ToVector = decode_floa
         page_token=message.page_token,
         min_seq=message.min_seq if message.HasField("min_seq") else None,
         request_key=message.request_key,
+        rerank=_decode_rerank(message.rerank) if message.HasField("rerank") else None,
     )
 
 
@@ -194,6 +198,18 @@ def _decode_fusion(message: retrieval_pb2.Fusion) -> Fusion:
 
 
 _FUSION_OPTIONS: Final = ("k", "dense_weight", "lexical_weight")
+
+
+def _encode_rerank(rerank: Rerank, at: str) -> retrieval_pb2.Rerank:
+    return build(retrieval_pb2.Rerank, at, off=rerank.off, depth=rerank.depth, weight=rerank.weight)
+
+
+def _decode_rerank(message: retrieval_pb2.Rerank) -> Rerank:
+    return Rerank(
+        off=message.off,
+        depth=message.depth if message.HasField("depth") else None,
+        weight=message.weight if message.HasField("weight") else None,
+    )
 
 
 def put_hits(field: Any, hits: Iterable[Hit]) -> None:
@@ -266,6 +282,18 @@ def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
 def decode_embed_kind(number: int) -> str:
     """``query`` or ``passage``; unset is ``query``."""
     return _EMBED_KIND_OF[number]
+
+
+def encode_rerank_scores(result: RerankScores) -> retrieval_pb2.RerankResponse:
+    """The scores of texts, as float32."""
+    return retrieval_pb2.RerankResponse(
+        scores=result.scores, complete=result.complete, version=result.version
+    )
+
+
+def decode_rerank_scores(message: retrieval_pb2.RerankResponse) -> RerankScores:
+    """The reverse of ``encode_rerank_scores``."""
+    return RerankScores(scores=tuple(message.scores), complete=message.complete, version=message.version)
 
 
 # -- answers ----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ragstone.types import (
     QuerySource,
     RebuildPlan,
     Recipe,
+    RerankScores,
     SearchResult,
     ServerInfo,
     Version,
@@ -229,6 +230,12 @@ class Application(Protocol):
         self, collection: str, texts: Sequence[str], *, kind: str
     ) -> tuple[NDArray[np.float32], str]:
         """Vectors ``(len(texts), dim)`` and their space; ``kind`` is ``query`` or ``passage``."""
+        ...
+
+    async def rerank(
+        self, collection: str, query: str, texts: Sequence[str], *, deadline_s: float | None
+    ) -> RerankScores:
+        """The serving version's reranker on ``texts``. Raises FailedPrecondition where there is none."""
         ...
 
     async def info(self) -> ServerInfo:

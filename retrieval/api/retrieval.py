@@ -30,6 +30,7 @@ class RetrievalServicer:
             "BatchSearch": edge.unary(pb.BatchSearchRequest, self.batch_search),
             "Answer": edge.stream(pb.AnswerRequest, self.answer),
             "Embed": edge.unary(pb.EmbedRequest, self.embed),
+            "Rerank": edge.unary(pb.RerankRequest, self.rerank),
             "GetInfo": edge.unary(pb.GetInfoRequest, self.get_info, admit=False),
         }
 
@@ -76,6 +77,13 @@ class RetrievalServicer:
         vectors, space = await self._app.embed(request.collection, list(request.texts), kind=kind)
         rows = np.ascontiguousarray(vectors, dtype="<f4")
         return pb.EmbedResponse(values=rows.tobytes(), dim=rows.shape[1], space=space)
+
+    async def rerank(self, request: pb.RerankRequest, caller: Caller) -> pb.RerankResponse:
+        """Rerank."""
+        result = await self._app.rerank(
+            request.collection, request.query, list(request.texts), deadline_s=caller.deadline_s
+        )
+        return wire.encode_rerank_scores(result)
 
     async def get_info(self, request: pb.GetInfoRequest, caller: Caller) -> pb.GetInfoResponse:
         """GetInfo."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ragstone.types import AnswerEvent, Citation, Contexts, Done, Fusion, Hit, Mode, TextDelta, Usage
+from ragstone.types import AnswerEvent, Citation, Contexts, Done, Fusion, Hit, Mode, Rerank, TextDelta, Usage
 from retrieval.cli import output
 from retrieval.cli.options import (
     CollectionArgument,
@@ -56,6 +56,25 @@ SpaceOption = Annotated[
 ]
 
 
+RerankOption = Annotated[
+    bool | None,
+    typer.Option("--rerank/--no-rerank", show_default="as the recipe says", help="Rerank the candidates."),
+]
+RerankDepthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rerank-depth", min=1, show_default="as the recipe says", help="How many candidates are reranked."
+    ),
+]
+
+
+def rerank_of(asked: bool | None, depth: int | None) -> Rerank | None:
+    """What ``--rerank`` and ``--rerank-depth`` say; ``None`` leaves it to the collection's recipe."""
+    if asked is False and depth is not None:
+        raise typer.BadParameter("has no use with --no-rerank", param_hint="--rerank-depth")
+    return None if asked is None and depth is None else Rerank(off=asked is False, depth=depth)
+
+
 def fusion_of(kind: FusionKind | None) -> Fusion | None:
     """The fusion that ``--fusion`` names; ``None`` leaves it to the collection's recipe."""
     return None if kind is None else Fusion(kind=kind.value)
@@ -71,6 +90,8 @@ def search(
     language: Annotated[
         str | None, typer.Option(metavar="CODE", show_default="detected", help="The query's language.")
     ] = None,
+    rerank: RerankOption = None,
+    rerank_depth: RerankDepthOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each leg thought of a hit.")] = False,
     space: SpaceOption = None,
     request_key: RequestKeyOption = "",
@@ -91,6 +112,7 @@ def search(
             explain=explain,
             space=space,
             request_key=request_key,
+            rerank=rerank_of(rerank, rerank_depth),
             timeout=timeout,
         )
     if as_json:
@@ -148,6 +170,7 @@ def ask(
     k: Annotated[int, typer.Option("-k", "--k", help="How many passages the answer may use.")] = 5,
     mode: ModeOption = Mode.HYBRID,
     where: FilterOption = "",
+    rerank: RerankOption = None,
     space: SpaceOption = None,
     request_key: RequestKeyOption = "",
     timeout: TimeoutOption = None,
@@ -165,6 +188,7 @@ def ask(
             filter=where,
             space=space,
             request_key=request_key,
+            rerank=rerank,
             timeout=timeout,
         )
         for event in events:

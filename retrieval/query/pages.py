@@ -82,6 +82,7 @@ def _digest(query: Query, version_id: int, body: bytes) -> bytes:
             query.language,
             query.fusion,
             query.depth,
+            query.rerank,
         )
     )
     digest = hashlib.blake2b(identity.encode(), digest_size=_DIGEST)

@@ -17,8 +17,9 @@ from indexes.base import Compactable, Copyable, LexicalIndex, Metric, TokenIndex
 from indexes.directory import LocalDirectory
 from indexes.metadata import MetadataIndex
 from ragstone.errors import CorruptIndex, InvalidArgument
+from rerankers.base import Reranker
 from retrieval.store.values import ChunkDraft
-from retrieval.versions.recipe import NONE, EmbedderSpec, PinnedRecipe
+from retrieval.versions.recipe import NONE, EmbedderSpec, PinnedRecipe, RerankerSpec
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -37,6 +38,10 @@ class Opener(Protocol):
 
     async def embedder(self, spec: EmbedderSpec) -> Embedder:
         """The embedder of a spec; equal specs share one."""
+        ...
+
+    async def reranker(self, spec: RerankerSpec) -> Reranker | None:
+        """The reranker of a spec, None for kind ``none``; specs of equal options share one."""
         ...
 
     async def dense(
@@ -60,10 +65,11 @@ class Opener(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The open parts of one version. The embedder belongs to the opener; the indexes to this version.
+    """The open parts of one version. Its models belong to the opener; the indexes to this version.
 
     ``cutter`` is None where clients bring vectors: then only the writer knows what a chunk is. ``tokens`` is
-    None where the recipe keeps no token vectors; else the embedder is a ``TokenEncoder``.
+    None where the recipe keeps no token vectors; else the embedder is a ``TokenEncoder``. ``reranker`` is None
+    where the recipe names none.
     """
 
     recipe: PinnedRecipe
@@ -73,6 +79,7 @@ class Parts:
     lexical: LexicalIndex
     tokens: TokenIndex | None
     metadata: MetadataIndex
+    reranker: Reranker | None
 
     @property
     def applied_seq(self) -> int:
@@ -121,6 +128,7 @@ async def open_parts(
     naming ``recipe.<section>.<key>`` for options that a back end refuses.
     """
     embedder = await opener.embedder(recipe.embedder)
+    reranker = await opener.reranker(recipe.reranker)
     brought = recipe.embedder.kind == "precomputed"
     # A model's tokenizer takes a while to copy.
     cutter = None if brought else await asyncio.to_thread(opener.cutter, recipe, embedder, chunking)
@@ -165,6 +173,7 @@ async def open_parts(
         lexical=lexical,
         tokens=tokens,
         metadata=MetadataIndex(),
+        reranker=reranker,
     )
 
 

@@ -113,10 +113,22 @@ class GatesSpec(BaseModel, frozen=True, extra="forbid"):
             raise invalid("gates", exc) from exc
 
 
-class RerankerSpec(BaseModel, frozen=True, extra="forbid"):
-    """``[reranker]``: none yet."""
+class RerankerSpec(Backend):
+    """``[reranker]``: what scores the best candidates once more, with the query at hand."""
 
-    kind: Literal["none"] = "none"
+    kind: str = "none"
+    depth: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Candidates of the fused ranking that are reranked."""
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The reranker's say in the final score; the fused score has the rest."""
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """So long a search waits for it at most, whatever its own deadline."""
+
+    @model_validator(mode="after")
+    def _none_has_no_options(self) -> RerankerSpec:
+        if self.kind == "none" and self.options:
+            raise ValueError(f"kind 'none' has no use for {', '.join(self.options)}")
+        return self
 
 
 class PinnedRecipe(BaseModel, frozen=True, extra="forbid"):

@@ -12,7 +12,7 @@ from embedders.base import Vectors
 from generator.base import Generator
 from indexes.directory import Lock
 from indexes.metadata import decode_metadata
-from ragstone.errors import InvalidArgument, NotFound
+from ragstone.errors import FailedPrecondition, InvalidArgument, NotFound
 from ragstone.types import (
     AnswerEvent,
     Collection,
@@ -24,6 +24,7 @@ from ragstone.types import (
     QuerySource,
     RebuildPlan,
     Recipe,
+    RerankScores,
     SearchResult,
     ServerInfo,
     Version,
@@ -295,6 +296,21 @@ class Ragstone:
                 raise InvalidArgument.at("kind", f"is {kind!r}; 'query' and 'passage' are known")
             embed = embedder.embed_queries if kind == "query" else embedder.embed_passages
             return await embed(texts), embedder.space.id
+
+    async def rerank(
+        self, collection: str, query: str, texts: Sequence[str], *, deadline_s: float | None
+    ) -> RerankScores:
+        """The serving version's reranker on texts. Raises FailedPrecondition where there is none."""
+        with self._collections.get(collection).lease() as snapshot:
+            reranker = snapshot.parts.reranker
+            if reranker is None:
+                raise FailedPrecondition(f"the recipe of {collection!r} names no reranker")
+            scores = await reranker.score(query, texts, deadline_s=deadline_s)
+            return RerankScores(
+                scores=tuple(scores.tolist()),
+                complete=len(scores) == len(texts),
+                version=snapshot.version.name,
+            )
 
     async def info(self) -> ServerInfo:
         """What this server is."""

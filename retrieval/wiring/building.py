@@ -56,7 +56,7 @@ async def build(
     """Open everything under ``settings.data_dir``; then all that was ever acknowledged is searchable.
 
     ``metrics`` are those of the server in front of it, if there is one; ``when_opened`` is called after each
-    embedder that is opened, now or later. Raises FailedPrecondition when another server has the directory
+    model that is opened, now or later. Raises FailedPrecondition when another server has the directory
     open.
     """
     metrics = metrics or make_metrics()

@@ -9,33 +9,47 @@ from pathlib import Path
 
 import embedders.registry
 import indexes.registry
+import rerankers.registry
 from embedders.base import Embedder
 from indexes.base import LexicalIndex, Metric, TokenIndex, VectorIndex
 from indexes.directory import LocalDirectory
+from rerankers.base import Reranker
 from retrieval.ingest.cutting import PassageCutter
 from retrieval.versions.parts import Cutter
-from retrieval.versions.recipe import EmbedderSpec, PinnedRecipe
+from retrieval.versions.recipe import Backend, EmbedderSpec, PinnedRecipe, RerankerSpec
 
 
 class RegistryOpener:
-    """Opens back ends through the registries, and keeps one embedder for equal specs.
+    """Opens back ends through the registries, and keeps one model for equal specs.
 
-    ``when_opened`` is called after each embedder that is new.
+    ``when_opened`` is called after each model that is new.
     """
 
     def __init__(self, when_opened: Callable[[], None] = lambda: None) -> None:
         self._when_opened = when_opened
         self._embedders: dict[str, Embedder] = {}
+        self._rerankers: dict[str, Reranker] = {}
         self._opening = asyncio.Lock()
 
     async def embedder(self, spec: EmbedderSpec) -> Embedder:
         """The embedder of a spec, opened on first use."""
-        key = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+        key = _key(spec)
         async with self._opening:
             if key not in self._embedders:
                 self._embedders[key] = await embedders.registry.open_embedder(spec.kind, spec.options)
                 self._when_opened()
             return self._embedders[key]
+
+    async def reranker(self, spec: RerankerSpec) -> Reranker | None:
+        """The reranker of a spec, opened on first use; None for kind ``none``."""
+        if spec.kind == "none":
+            return None
+        key = _key(spec)
+        async with self._opening:
+            if key not in self._rerankers:
+                self._rerankers[key] = await rerankers.registry.open_reranker(spec.kind, spec.options)
+                self._when_opened()
+            return self._rerankers[key]
 
     async def dense(
         self, kind: str, *, path: Path, dim: int, metric: Metric, options: Mapping[str, object]
@@ -60,6 +74,13 @@ class RegistryOpener:
         )
 
     async def close(self) -> None:
-        """Close every embedder."""
+        """Close every model."""
         for embedder in self._embedders.values():
             await embedder.close()
+        for reranker in self._rerankers.values():
+            await reranker.close()
+
+
+def _key(spec: Backend) -> str:
+    """What the back end itself is told: how a version uses its answers makes no other model."""
+    return json.dumps([spec.kind, spec.options], sort_keys=True)

@@ -38,6 +38,7 @@ from ragstone.types import (
     QuerySource,
     RebuildPlan,
     Recipe,
+    RerankScores,
     SearchResult,
     ServerInfo,
     TextDelta,
@@ -383,6 +384,14 @@ class FakeApplication:
     async def embed(self, collection: str, texts: Sequence[str], *, kind: str) -> tuple[Any, str]:
         self._called("embed", kind=kind)
         return np.array([[len(text), 1.0] for text in texts], "f"), "s"
+
+    async def rerank(
+        self, collection: str, query: str, texts: Sequence[str], *, deadline_s: float | None
+    ) -> RerankScores:
+        self._called("rerank", query=query, texts=texts, deadline_s=deadline_s)
+        return RerankScores(
+            scores=tuple(float(len(text)) for text in texts[:2]), complete=False, version="v1"
+        )
 
     async def info(self) -> ServerInfo:
         self._called("info")

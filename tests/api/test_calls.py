@@ -19,6 +19,7 @@ from ragstone import (
     Mode,
     Query,
     Recipe,
+    Rerank,
     TextDelta,
     Usage,
 )
@@ -108,6 +109,7 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         min_seq=4,
         request_key="user 7",
         space="another",
+        rerank=Rerank(depth=20, weight=0.25),
     )
     assert app.calls[-1][1]["query"] == Query(
         text="question",
@@ -122,12 +124,21 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         min_seq=4,
         request_key="user 7",
         space="another",
+        rerank=Rerank(depth=20, weight=0.25),
     )
 
 
 async def test_a_fusion_may_be_given_by_name(either: Any, app: Any) -> None:
     await either.search("docs", "question", fusion="rrf")
     assert app.calls[-1][1]["query"].fusion == Fusion(kind="rrf")
+
+
+@pytest.mark.parametrize(("given", "asked"), [(True, Rerank()), (False, Rerank(off=True)), (None, None)])
+async def test_reranking_may_be_asked_for_with_yes_and_no(
+    either: Any, app: Any, given: bool | None, asked: Rerank | None
+) -> None:
+    await either.search("docs", "question", rerank=given)
+    assert app.calls[-1][1]["query"].rerank == asked
 
 
 async def test_a_result_says_what_answered_and_how_completely(either: Any, app: Any) -> None:
@@ -163,6 +174,13 @@ async def test_embedding_gives_rows_in_order_and_their_space(either: Any, app: A
     assert [list(row) for row in embedded.vectors] == [[1.0, 1.0], [2.0, 1.0]]
     assert embedded.space == "s"
     assert app.calls[-1][1]["kind"] == "passage"
+
+
+async def test_scores_of_a_reranker_come_in_the_order_of_the_texts(either: Any, app: Any) -> None:
+    result = await either.rerank("docs", "why?", ["a", "bb", "ccc"], timeout=5.0)
+    assert (result.scores, result.complete, result.version) == ((1.0, 2.0), False, "v1")
+    assert app.calls[-1][1]["texts"] == ["a", "bb", "ccc"]
+    assert 0 < app.calls[-1][1]["deadline_s"] < 6
 
 
 async def test_info(either: Any, app: Any) -> None:

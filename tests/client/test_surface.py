@@ -58,6 +58,7 @@ def test_the_names_that_the_documentation_promises() -> None:
         "batch_search",
         "answer",
         "embed",
+        "rerank",
         "info",
         "health",
         "close",

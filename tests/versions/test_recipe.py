@@ -37,7 +37,8 @@ def test_the_options_of_a_back_end_are_kept_for_it() -> None:
         (Recipe(chunker={"max_tokens": 64, "overlap_tokens": 60}), "recipe.chunker"),
         (Recipe(fusion={"kind": "magic"}), "recipe.fusion.kind"),
         (Recipe(index={"metric": "hamming"}), "recipe.index.metric"),
-        (Recipe(reranker={"kind": "cross_encoder"}), "recipe.reranker.kind"),
+        (Recipe(reranker={"kind": "cross_encoder", "weight": 2}), "recipe.reranker.weight"),
+        (Recipe(reranker={"model": "m"}), "recipe.reranker"),
     ],
 )
 def test_a_mistake_is_named_by_its_path(recipe: Recipe, field: str) -> None:

@@ -37,6 +37,8 @@ from ragstone.types import (
     QuerySource,
     RebuildPlan,
     Recipe,
+    Rerank,
+    RerankScores,
     SearchResult,
     ServerInfo,
     TextDelta,
@@ -108,6 +110,14 @@ queries = st.builds(
     min_seq=st.none() | counts,
     request_key=text,
     space=st.none() | text.filter(bool),
+    rerank=st.none()
+    | st.builds(Rerank, off=st.booleans(), depth=st.none() | ints32, weight=st.none() | floats),
+)
+rerank_scores = st.builds(
+    RerankScores,
+    scores=st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(tuple),
+    complete=st.booleans(),
+    version=text,
 )
 hits = st.builds(
     Hit,
@@ -344,6 +354,11 @@ def test_collections_with_their_version_and_recipe(collection: Collection) -> No
 @given(versions)
 def test_versions_with_their_progress_gates_and_traffic(version: Version) -> None:
     assert wire_versions.decode_version(through_bytes(wire_versions.encode_version(version))) == version
+
+
+@given(rerank_scores)
+def test_scores_of_a_reranker(result: RerankScores) -> None:
+    assert wire.decode_rerank_scores(through_bytes(wire.encode_rerank_scores(result))) == result
 
 
 @given(golden_queries)

@@ -60,8 +60,18 @@ class Fusion(_message.Message):
     lexical_weight: float
     def __init__(self, kind: _Optional[_Union[FusionKind, str]] = ..., k: _Optional[int] = ..., dense_weight: _Optional[float] = ..., lexical_weight: _Optional[float] = ...) -> None: ...
 
+class Rerank(_message.Message):
+    __slots__ = ("off", "depth", "weight")
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    off: bool
+    depth: int
+    weight: float
+    def __init__(self, off: _Optional[bool] = ..., depth: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
+
 class Query(_message.Message):
-    __slots__ = ("text", "vector", "k", "mode", "filter", "language", "fusion", "depth", "explain", "page_token", "min_seq", "request_key", "space")
+    __slots__ = ("text", "vector", "k", "mode", "filter", "language", "fusion", "depth", "explain", "page_token", "min_seq", "request_key", "space", "rerank")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +85,7 @@ class Query(_message.Message):
     MIN_SEQ_FIELD_NUMBER: _ClassVar[int]
     REQUEST_KEY_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     text: str
     vector: _values_pb2.Vector
     k: int
@@ -88,7 +99,8 @@ class Query(_message.Message):
     min_seq: int
     request_key: str
     space: str
-    def __init__(self, text: _Optional[str] = ..., vector: _Optional[_Union[_values_pb2.Vector, _Mapping]] = ..., k: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., filter: _Optional[str] = ..., language: _Optional[str] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ..., depth: _Optional[int] = ..., explain: _Optional[bool] = ..., page_token: _Optional[str] = ..., min_seq: _Optional[int] = ..., request_key: _Optional[str] = ..., space: _Optional[str] = ...) -> None: ...
+    rerank: Rerank
+    def __init__(self, text: _Optional[str] = ..., vector: _Optional[_Union[_values_pb2.Vector, _Mapping]] = ..., k: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., filter: _Optional[str] = ..., language: _Optional[str] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ..., depth: _Optional[int] = ..., explain: _Optional[bool] = ..., page_token: _Optional[str] = ..., min_seq: _Optional[int] = ..., request_key: _Optional[str] = ..., space: _Optional[str] = ..., rerank: _Optional[_Union[Rerank, _Mapping]] = ...) -> None: ...
 
 class LegScore(_message.Message):
     __slots__ = ("leg", "rank", "score", "contribution")
@@ -301,6 +313,26 @@ class EmbedResponse(_message.Message):
     dim: int
     space: str
     def __init__(self, values: _Optional[bytes] = ..., dim: _Optional[int] = ..., space: _Optional[str] = ...) -> None: ...
+
+class RerankRequest(_message.Message):
+    __slots__ = ("collection", "query", "texts")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    query: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RerankResponse(_message.Message):
+    __slots__ = ("scores", "complete", "version")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    complete: bool
+    version: str
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., complete: _Optional[bool] = ..., version: _Optional[str] = ...) -> None: ...
 
 class GetInfoRequest(_message.Message):
     __slots__ = ()
