@@ -56,8 +56,8 @@ class TextBatch:
 class TokenBatch:
     """One step of a token follower: ``deleted`` leave, ``keys`` enter.
 
-    Of each key ``tokens`` is float32 ``(length, dim)``, rows of length 1, and ``ids`` int64 ``(length,)`` tell
-    which tokens they are.
+    Of each key ``tokens`` is float32 ``(length, dim)``, rows of length 1, and ``ids`` int64 ``(length,)``
+    tell which tokens they are.
     """
 
     keys: Keys

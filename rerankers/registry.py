@@ -26,7 +26,7 @@ async def open_reranker(kind: str, options: Mapping[str, Any]) -> Reranker:
     """
     target = BACKENDS.get(kind)
     if target is None:
-        known = ", ".join(("none", *BACKENDS))
+        known = ", ".join(("none", "late_interaction", *BACKENDS))
         raise InvalidArgument.at("recipe.reranker.kind", f"{kind!r} is not one of {known}")
     module, _, name = target.partition(":")
     try:

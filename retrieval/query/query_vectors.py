@@ -1,15 +1,55 @@
-"""Vectors of queries that were asked before."""
+"""Vectors of queries: computed once for a search, and kept for those who ask the same."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
+from typing import TypeVar
 
 from cachetools import LRUCache
 
-from embedders.base import Embedder, Vectors
+from embedders.base import Embedder, Encoded, TokenEncoder, Vectors
 from retrieval.telemetry import Metrics
 
-_Key = tuple[str, str, bytes]
+T = TypeVar("T", Vectors, Encoded)
+_Key = tuple[str, str, bytes, str]
+
+Encode = Callable[[], Awaitable[Encoded]]
+
+
+class QueryVectors:
+    """The last vectors by space, tenant and text; the one that was used longest ago goes first.
+
+    A tenant finds its own alone: how fast an answer comes tells nobody what others have asked. A query's
+    tokens count as a vector each.
+    """
+
+    def __init__(self, *, max_vectors: int, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._cache: LRUCache[_Key, Vectors | Encoded] | None = None
+        if max_vectors:
+            self._cache = LRUCache(max_vectors, getsizeof=_vectors)
+
+    async def of(self, embedder: Embedder, text: str, *, tenant: str) -> Vectors:
+        """A query's vector ``(1, dim)``, float32. Raises what the embedder raises; no failure is kept."""
+        return await self._found(_key(embedder, text, tenant, "vector"), lambda: embed_anew(embedder, text))
+
+    async def encoded(self, embedder: Embedder, text: str, *, tenant: str) -> Encoded:
+        """A query's vector and tokens, of an embedder that is a ``TokenEncoder``. Raises as ``of`` does."""
+        return await self._found(_key(embedder, text, tenant, "tokens"), lambda: encode_anew(embedder, text))
+
+    async def _found(self, key: _Key, compute: Callable[[], Awaitable[T]]) -> T:
+        if self._cache is None:
+            return await compute()
+        found = self._cache.get(key)
+        self._metrics.looked_up(hit=found is not None)
+        if found is None:
+            found = await compute()
+            _freeze(found)  # many will read it
+            if _vectors(found) <= self._cache.maxsize:
+                self._cache[key] = found
+        return found  # type: ignore[return-value] # keys tell them apart
 
 
 async def embed_anew(embedder: Embedder, text: str) -> Vectors:
@@ -17,23 +57,35 @@ async def embed_anew(embedder: Embedder, text: str) -> Vectors:
     return await embedder.embed_queries([text])
 
 
-class QueryVectors:
-    """The last vectors by space, tenant and text; the one that was used longest ago goes first.
+async def encode_anew(embedder: Embedder, text: str) -> Encoded:
+    """A query's vector and tokens, computed whatever was asked before."""
+    assert isinstance(embedder, TokenEncoder)
+    [encoded] = await embedder.encode_queries([text])
+    return encoded
 
-    A tenant finds its own alone: how fast an answer comes tells nobody what others have asked.
-    """
 
-    def __init__(self, *, max_entries: int, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._cache: LRUCache[_Key, Vectors] | None = LRUCache(max_entries) if max_entries else None
+def once(encode: Encode) -> Encode:
+    """``encode``, called when it is first asked for; everybody who asks gets what came of that."""
+    running: asyncio.Future[Encoded] | None = None
 
-    async def of(self, embedder: Embedder, text: str, *, tenant: str) -> Vectors:
-        """A query's vector ``(1, dim)``, float32. Raises what the embedder raises; no failure is kept."""
-        if self._cache is None:
-            return await embed_anew(embedder, text)
-        key = embedder.space.id, tenant, blake2b(text.encode("utf-8", "surrogatepass")).digest()
-        found = self._cache.get(key)
-        self._metrics.looked_up(hit=found is not None)
-        if found is None:
-            found = self._cache[key] = await embed_anew(embedder, text)
-        return found.copy()
+    async def shared() -> Encoded:
+        nonlocal running
+        if running is None:
+            running = asyncio.ensure_future(encode())
+        # Whoever is cancelled leaves the others what they wait for.
+        return await asyncio.shield(running)
+
+    return shared
+
+
+def _key(embedder: Embedder, text: str, tenant: str, what: str) -> _Key:
+    return embedder.space.id, tenant, blake2b(text.encode("utf-8", "surrogatepass")).digest(), what
+
+
+def _vectors(value: Vectors | Encoded) -> int:
+    return 1 + len(value.tokens) if isinstance(value, Encoded) else 1
+
+
+def _freeze(value: Vectors | Encoded) -> None:
+    for array in (value.vector, value.tokens) if isinstance(value, Encoded) else (value,):
+        array.setflags(write=False)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final, Protocol
 
 import numpy as np
 import structlog
 from pyroaring import BitMap64
 
+from indexes.base import TokenIndex
 from ragstone.errors import DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument
 from ragstone.types import Query
 from rerankers.base import Reranker
 from retrieval.query.deadlines import Deadline
 from retrieval.query.fusion import Fused
 from retrieval.query.hydration import Hydrator
+from retrieval.query.query_vectors import Encode
 from retrieval.query.reranking import Reranked, blend, unranked
 from retrieval.versions.parts import Parts
 from retrieval.versions.passages import passage_text
-from retrieval.versions.recipe import RerankerSpec
+from retrieval.versions.recipe import LATE_INTERACTION, NONE, RerankerSpec
 
 log = structlog.get_logger(__name__)
 
@@ -76,8 +79,31 @@ class TextRescorer:
         )
 
 
-def rescorer_of(parts: Parts, hydrator: Hydrator) -> Rescorer | None:
-    """What a version reranks with; None where its recipe says so."""
+class TokenRescorer:
+    """Late interaction with the token vectors that a version keeps: no model has to read anything."""
+
+    def __init__(self, tokens: TokenIndex, encode: Encode) -> None:
+        self._tokens = tokens
+        self._encode = encode
+
+    async def rescore(self, query: Query, keys: Sequence[int], *, deadline_s: float) -> Rescored:
+        """Raises what encoding the query does, and CorruptIndex."""
+        encoded = await self._encode()
+        scores = await self._tokens.max_sim(encoded.tokens, encoded.ids, keys)
+        found = {key: score for key, score in zip(keys, scores.tolist(), strict=True) if isfinite(score)}
+        return Rescored(scores=found, complete=True)
+
+
+def by_stored_tokens(parts: Parts) -> TokenIndex | None:
+    """The token vectors that a version reranks with, if it does."""
+    return parts.tokens if parts.recipe.reranker.kind == LATE_INTERACTION else None
+
+
+def rescorer_of(parts: Parts, hydrator: Hydrator, encode: Encode) -> Rescorer | None:
+    """What a version reranks with; None where its recipe says so. ``encode`` gives the query's tokens."""
+    tokens = by_stored_tokens(parts)
+    if tokens is not None:
+        return TokenRescorer(tokens, encode)
     return None if parts.reranker is None else TextRescorer(parts.reranker, hydrator)
 
 
@@ -99,7 +125,7 @@ def window_of(spec: RerankerSpec, query: Query) -> Window | None:
     asked = query.rerank
     if asked is not None and asked.off:
         return None
-    if spec.kind == "none":
+    if spec.kind == NONE:
         if asked is None:
             return None
         raise FailedPrecondition("the query asks for a reranker, and the version's recipe has none")
@@ -123,7 +149,7 @@ class Stage:
 
 def left_alone(fused: Sequence[Fused], spec: RerankerSpec, query: Query) -> Stage:
     """The stage of a query for which ``window_of`` is None."""
-    if spec.kind == "none":
+    if spec.kind == NONE:
         return Stage(reranked=unranked(fused))
     why = "the query has no text" if query.rerank is None else "the query asks for none"
     return Stage(reranked=unranked(fused), told=f"not reranked: {why}")

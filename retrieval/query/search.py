@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ from time import perf_counter
 
 from pyroaring import BitMap64
 
+from embedders.base import Embedder, Encoded, Vectors
 from ragstone.errors import InvalidPageToken, RagstoneError
 from ragstone.types import Hit, LegScore, Mode, Query, SearchResult
 from retrieval import telemetry
@@ -19,8 +20,16 @@ from retrieval.query.fusion import Fused, explain, fuse
 from retrieval.query.hydration import Hydrator, Passage
 from retrieval.query.legs import Legs, run_legs
 from retrieval.query.pages import decode_page, encode_page, page_version
-from retrieval.query.query_vectors import QueryVectors, embed_anew
-from retrieval.query.rescoring import Stage, Window, left_alone, rerank, rescorer_of, window_of
+from retrieval.query.query_vectors import Encode, QueryVectors, embed_anew, encode_anew, once
+from retrieval.query.rescoring import (
+    Stage,
+    Window,
+    by_stored_tokens,
+    left_alone,
+    rerank,
+    rescorer_of,
+    window_of,
+)
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.new_model import EmbedQuery, NewModel
@@ -38,6 +47,7 @@ class _Request:
     deadline: Deadline
     watch: Stopwatch
     embed: EmbedQuery
+    encode: Callable[[Embedder, str], Awaitable[Encoded]]
 
 
 class Searcher:
@@ -85,13 +95,15 @@ class Searcher:
 
     async def on(self, snapshot: Snapshot, query: Query) -> SearchResult:
         """What a leased snapshot answers, whichever version serves. Raises as ``search`` does."""
-        return await self._answer(snapshot, _Request(query, "", Deadline(None), Stopwatch(), embed_anew), {})
+        request = _Request(query, "", Deadline(None), Stopwatch(), embed_anew, encode_anew)
+        return await self._answer(snapshot, request, {})
 
     async def _search(
         self, collection: OpenCollection, query: Query, tenant: str, deadline_s: float | None, *, at: str
     ) -> SearchResult:
         embed = partial(self._query_vectors.of, tenant=tenant)
-        request = _Request(query, tenant, Deadline(deadline_s), Stopwatch(), embed)
+        encode = partial(self._query_vectors.encoded, tenant=tenant)
+        request = _Request(query, tenant, Deadline(deadline_s), Stopwatch(), embed, encode)
         try:
             if collection.traffic is None:
                 result = await self._serve(collection, request)
@@ -145,7 +157,8 @@ class Searcher:
     async def _answer(
         self, snapshot: Snapshot, request: _Request, new_models: Mapping[str, NewModel]
     ) -> SearchResult:
-        query, watch, recipe = request.query, request.watch, snapshot.parts.recipe
+        query, watch, parts = request.query, request.watch, snapshot.parts
+        recipe = parts.recipe
         before = decode_page(query, snapshot.version.id)
         window = window_of(recipe.reranker, query)
         if query.min_seq is not None:
@@ -154,11 +167,15 @@ class Searcher:
         fusion = fusion_of(recipe.fusion, query.fusion)
         seq = snapshot.applier.progress.applied_seq
         depth = _depth(query, fusion, window, before)
-        legs = Legs(snapshot, query, depth, watch, request.embed, new_models)
+        encode = once(partial(request.encode, parts.embedder, query.text))
+        embed = request.embed
+        if window is not None and by_stored_tokens(parts) is not None:
+            embed = _out_of_one_pass(parts.embedder, encode, embed)
+        legs = Legs(snapshot, query, depth, watch, embed, new_models)
         rankings, degraded = await run_legs(legs.planned())
         with watch.stage(telemetry.STAGE_FUSE):
             fused = fuse(rankings, fusion)
-        stage = await self._rerank(snapshot, request, fused, window, before)
+        stage = await self._rerank(snapshot, request, fused, window, before, encode)
         if stage.degraded:
             degraded = (*degraded, telemetry.LEG_RERANK)
         ranked = stage.reranked.candidates
@@ -170,8 +187,8 @@ class Searcher:
         explained: Mapping[int, tuple[LegScore, ...]] = {}
         plan: dict[str, str] = {}
         if query.explain:
-            parts = explain(rankings, fusion, keys)
-            explained = {key: stage.reranked.explain(key, legs_of) for key, legs_of in parts.items()}
+            fused_of = explain(rankings, fusion, keys)
+            explained = {key: stage.reranked.explain(key, scores) for key, scores in fused_of.items()}
             plan = legs.explain() | ({telemetry.LEG_RERANK: stage.told} if stage.told else {})
         token = ""
         if len(keys) == query.k:
@@ -195,8 +212,9 @@ class Searcher:
         fused: Sequence[Fused],
         window: Window | None,
         before: BitMap64,
+        encode: Encode,
     ) -> Stage:
-        rescorer = rescorer_of(snapshot.parts, self._hydrator)
+        rescorer = rescorer_of(snapshot.parts, self._hydrator, encode)
         if window is None or rescorer is None:
             return left_alone(fused, snapshot.parts.recipe.reranker, request.query)
         with request.watch.stage(telemetry.STAGE_RERANK):
@@ -221,6 +239,17 @@ class Searcher:
             passages = await self._hydrator.passages([key for key, _ in wanted])
             taken += [(key, score, passages[key]) for key, score in wanted if key in passages]
         return taken
+
+
+def _out_of_one_pass(own: Embedder, encode: Encode, otherwise: EmbedQuery) -> EmbedQuery:
+    """A query's vector in the version's own space comes with its tokens, which are wanted later."""
+
+    async def embed(embedder: Embedder, text: str) -> Vectors:
+        if embedder is own:
+            return (await encode()).vector.reshape(1, -1)
+        return await otherwise(embedder, text)
+
+    return embed
 
 
 def _lease(collection: OpenCollection, query: Query) -> AbstractContextManager[Snapshot]:

@@ -40,8 +40,11 @@ class Opener(Protocol):
         """The embedder of a spec; equal specs share one."""
         ...
 
-    async def reranker(self, spec: RerankerSpec) -> Reranker | None:
-        """The reranker of a spec, None for kind ``none``; specs of equal options share one."""
+    async def reranker(self, spec: RerankerSpec, embedder: Embedder) -> Reranker | None:
+        """The reranker of a spec, None for kind ``none``; specs of equal options share one.
+
+        ``embedder`` is the version's own: late interaction is by its tokens.
+        """
         ...
 
     async def dense(
@@ -68,8 +71,8 @@ class Parts:
     """The open parts of one version. Its models belong to the opener; the indexes to this version.
 
     ``cutter`` is None where clients bring vectors: then only the writer knows what a chunk is. ``tokens`` is
-    None where the recipe keeps no token vectors; else the embedder is a ``TokenEncoder``. ``reranker`` is None
-    where the recipe names none.
+    None where the recipe keeps no token vectors; else the embedder is a ``TokenEncoder``. ``reranker`` is
+    None where the recipe names none.
     """
 
     recipe: PinnedRecipe
@@ -128,7 +131,7 @@ async def open_parts(
     naming ``recipe.<section>.<key>`` for options that a back end refuses.
     """
     embedder = await opener.embedder(recipe.embedder)
-    reranker = await opener.reranker(recipe.reranker)
+    reranker = await opener.reranker(recipe.reranker, embedder)
     brought = recipe.embedder.kind == "precomputed"
     # A model's tokenizer takes a while to copy.
     cutter = None if brought else await asyncio.to_thread(opener.cutter, recipe, embedder, chunking)
@@ -150,7 +153,7 @@ async def open_parts(
         return await opener.tokens(
             recipe.tokens.kind,
             path=path / "tokens",
-            dim=_token_dim(embedder),
+            dim=token_encoder(embedder, "tokens").token_dim,
             options=recipe.tokens.options,
         )
 
@@ -177,13 +180,14 @@ async def open_parts(
     )
 
 
-def _token_dim(embedder: Embedder) -> int:
+def token_encoder(embedder: Embedder, section: str) -> TokenEncoder:
+    """The embedder, as what a section of the recipe needs it to be. Raises InvalidArgument naming that."""
     if not isinstance(embedder, TokenEncoder):
         raise InvalidArgument.at(
-            "recipe.tokens.kind",
-            f"must be {NONE!r}: the model of {embedder.space.id!r} gives no token vectors here",
+            f"recipe.{section}.kind",
+            f"cannot be that: the embedder of {embedder.space.id!r} gives no token vectors",
         )
-    return embedder.token_dim
+    return embedder
 
 
 async def _open_or_begin_anew(open_index: Callable[[], Awaitable[T]], path: Path) -> T:

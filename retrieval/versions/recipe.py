@@ -18,6 +18,8 @@ from retrieval.config import invalid
 
 NONE: Final = "none"
 """The ``kind`` of a part that a version does without."""
+LATE_INTERACTION: Final = "late_interaction"
+"""The ``kind`` of a reranker by token vectors: those that are kept, or made when they are asked for."""
 _GIVES_TOKENS: Final = frozenset({"sentence_transformer"})
 """Embedders whose token vectors are kept unless the recipe says otherwise."""
 
@@ -116,7 +118,7 @@ class GatesSpec(BaseModel, frozen=True, extra="forbid"):
 class RerankerSpec(Backend):
     """``[reranker]``: what scores the best candidates once more, with the query at hand."""
 
-    kind: str = "none"
+    kind: str = NONE
     depth: Annotated[int, Field(ge=1, le=1000)] = 50
     """Candidates of the fused ranking that are reranked."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -126,7 +128,7 @@ class RerankerSpec(Backend):
 
     @model_validator(mode="after")
     def _none_has_no_options(self) -> RerankerSpec:
-        if self.kind == "none" and self.options:
+        if self.kind == NONE and self.options:
             raise ValueError(f"kind 'none' has no use for {', '.join(self.options)}")
         return self
 

@@ -74,7 +74,7 @@ async def build(
     searcher = Searcher(
         journal=journal,
         hydrator=Hydrator(documents),
-        query_vectors=QueryVectors(max_entries=settings.limits.query_vectors, metrics=metrics),
+        query_vectors=QueryVectors(max_vectors=settings.limits.query_vectors, metrics=metrics),
         metrics=metrics,
     )
     golden = GoldenQueries(database)

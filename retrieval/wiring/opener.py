@@ -14,9 +14,17 @@ from embedders.base import Embedder
 from indexes.base import LexicalIndex, Metric, TokenIndex, VectorIndex
 from indexes.directory import LocalDirectory
 from rerankers.base import Reranker
+from rerankers.late_interaction import LateInteractionReranker
 from retrieval.ingest.cutting import PassageCutter
-from retrieval.versions.parts import Cutter
-from retrieval.versions.recipe import Backend, EmbedderSpec, PinnedRecipe, RerankerSpec
+from retrieval.versions.parts import Cutter, token_encoder
+from retrieval.versions.recipe import (
+    LATE_INTERACTION,
+    NONE,
+    Backend,
+    EmbedderSpec,
+    PinnedRecipe,
+    RerankerSpec,
+)
 
 
 class RegistryOpener:
@@ -40,10 +48,12 @@ class RegistryOpener:
                 self._when_opened()
             return self._embedders[key]
 
-    async def reranker(self, spec: RerankerSpec) -> Reranker | None:
+    async def reranker(self, spec: RerankerSpec, embedder: Embedder) -> Reranker | None:
         """The reranker of a spec, opened on first use; None for kind ``none``."""
-        if spec.kind == "none":
+        if spec.kind == NONE:
             return None
+        if spec.kind == LATE_INTERACTION:
+            return LateInteractionReranker(token_encoder(embedder, "reranker"))
         key = _key(spec)
         async with self._opening:
             if key not in self._rerankers:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from embedders.base import Vectors
+from embedders.base import Encoded, Vectors
 from embedders.hashing import HashingEmbedder
 from ragstone.errors import Overloaded
-from retrieval.query.query_vectors import QueryVectors
+from retrieval.query.query_vectors import QueryVectors, encode_anew, once
 from retrieval.telemetry import QUERY_VECTORS
 from retrieval.wiring import make_metrics
 
@@ -27,8 +28,8 @@ class CountingEmbedder(HashingEmbedder):
         return await super().embed_queries(texts)
 
 
-def kept(max_entries: int = 8) -> QueryVectors:
-    return QueryVectors(max_entries=max_entries, metrics=make_metrics())
+def kept(max_vectors: int = 8) -> QueryVectors:
+    return QueryVectors(max_vectors=max_vectors, metrics=make_metrics())
 
 
 async def test_a_text_is_embedded_once_for_a_tenant() -> None:
@@ -53,25 +54,48 @@ async def test_a_vector_of_another_space_is_never_given() -> None:
 
 
 async def test_what_was_used_longest_ago_goes_first() -> None:
-    embedder, vectors = CountingEmbedder(), kept(max_entries=2)
+    embedder, vectors = CountingEmbedder(), kept(max_vectors=2)
     for text in ("a", "b", "a", "c", "a", "b"):
         await vectors.of(embedder, text, tenant="t")
     assert embedder.asked == ["a", "b", "c", "b"]
 
 
 async def test_nothing_is_kept_where_there_is_no_room() -> None:
-    embedder, vectors = CountingEmbedder(), kept(max_entries=0)
+    embedder, vectors = CountingEmbedder(), kept(max_vectors=0)
     for _ in range(2):
         await vectors.of(embedder, "a light", tenant="t")
     assert len(embedder.asked) == 2
 
 
-async def test_who_changes_an_answer_changes_nobody_elses() -> None:
+async def test_nobody_can_change_what_others_will_get() -> None:
     embedder, vectors = CountingEmbedder(), kept()
     first = await vectors.of(embedder, "a light", tenant="t")
-    wanted = first.copy()
-    first[:] = 0
-    np.testing.assert_array_equal(await vectors.of(embedder, "a light", tenant="t"), wanted)
+    with pytest.raises(ValueError, match="read-only"):
+        first[:] = 0
+
+
+async def test_tokens_come_with_their_vector_and_take_room_each() -> None:
+    embedder, vectors = HashingEmbedder(dim=64), kept(max_vectors=5)
+    first = await vectors.encoded(embedder, "a light at dusk", tenant="t")
+    np.testing.assert_array_equal(first.vector[None], await embedder.embed_queries(["a light at dusk"]))
+    assert await vectors.encoded(embedder, "a light at dusk", tenant="t") is first
+    await vectors.encoded(embedder, "another", tenant="t")
+    assert await vectors.encoded(embedder, "a light at dusk", tenant="t") is not first
+
+
+async def test_a_query_is_encoded_once_for_all_who_wait() -> None:
+    embedder, calls = HashingEmbedder(dim=64), 0
+
+    async def encode() -> Encoded:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+        return await encode_anew(embedder, "a light")
+
+    shared = once(encode)
+    first, second = await asyncio.gather(shared(), shared())
+    assert calls == 1
+    assert first is second is await shared()
 
 
 async def test_a_failure_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +113,7 @@ async def test_a_failure_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_hits_and_misses_are_counted() -> None:
     metrics = make_metrics()
-    vectors = QueryVectors(max_entries=8, metrics=metrics)
+    vectors = QueryVectors(max_vectors=8, metrics=metrics)
     for _ in range(3):
         await vectors.of(CountingEmbedder(), "a light", tenant="t")
     counted = [
