@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-ann clean
+.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-rerank bench-ann clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench-adapters: $(VENV)/.bench ## Query adapters: a new model over an old index,
 
 bench-embed: $(VENV)/.bench ## The embedder beside raw Sentence Transformers: speed and quality
 	@$(BIN)/python -m benchmarks.embed
+
+bench-rerank: $(VENV)/.bench ## Reranking: its cost beside raw models, and nDCG@10 with and without it
+	@$(BIN)/python -m benchmarks.rerank
 
 bench-ann: $(VENV)/.bench ## The dense index beside raw FAISS, hnswlib and qdrant-edge
 	@$(BIN)/python -m benchmarks.ann

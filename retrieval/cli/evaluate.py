@@ -26,7 +26,14 @@ from retrieval.cli.options import (
     make_recipe,
     shows_progress,
 )
-from retrieval.cli.search import FusionOption, ModeOption, fusion_of
+from retrieval.cli.search import (
+    FusionOption,
+    ModeOption,
+    RerankDepthOption,
+    RerankOption,
+    fusion_of,
+    rerank_of,
+)
 
 DEPTH: Final = 100
 """Documents ranked a query, and hits on its first page."""
@@ -54,6 +61,8 @@ def evaluate(
     depth: Annotated[
         int | None, typer.Option(show_default="the server's", help="Candidates each leg gives to fusion.")
     ] = None,
+    rerank: RerankOption = None,
+    rerank_depth: RerankDepthOption = None,
     group_by: Annotated[
         str,
         typer.Option(
@@ -71,7 +80,14 @@ def evaluate(
     test = beir.load(dataset)
     with connect(server) as client:
         filled = _filled(client, collection, test, recipe)
-        ask = Query(k=DEPTH, mode=mode, fusion=fusion_of(fusion), depth=depth, min_seq=filled.seq)
+        ask = Query(
+            k=DEPTH,
+            mode=mode,
+            fusion=fusion_of(fusion),
+            depth=depth,
+            rerank=rerank_of(rerank, rerank_depth),
+            min_seq=filled.seq,
+        )
         started = time.perf_counter()
         rankings = dict(_rank(client, filled, test.queries, ask))
         seconds = time.perf_counter() - started

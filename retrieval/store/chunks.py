@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, tuple_
 
 from retrieval.store import schema
 from retrieval.store.database import Database
@@ -79,6 +79,31 @@ class Chunks:
             _counts.collection_id == collection_id, _counts.chunking == chunking
         )
         return await self._db.read(lambda c: c.execute(counted).scalar()) or 0
+
+    async def live_at(self, collection_id: int, chunking: str, seqs: Sequence[int]) -> list[int]:
+        """How many chunks of ``chunking`` were live at each of some positions in the journal.
+
+        Exact where every follower of the chunking is at that position or beyond: the deletions that one of
+        them has still to hear of are all there.
+        """
+        mine = (_chunks.collection_id == collection_id) & (_chunks.chunking == chunking)
+        live = select(_counts.live).where(
+            _counts.collection_id == collection_id, _counts.chunking == chunking
+        )
+
+        def work(connection: Connection) -> list[int]:
+            now = connection.execute(live).scalar() or 0
+            return [now - came(connection, seq) + went(connection, seq) for seq in seqs]
+
+        def came(connection: Connection, seq: int) -> int:
+            later = mine & _chunks.seq_deleted.is_(None) & (_chunks.seq_added > seq)
+            return connection.execute(select(func.count()).where(later)).scalar_one()
+
+        def went(connection: Connection, seq: int) -> int:
+            gone = mine & (_chunks.seq_deleted > seq) & (_chunks.seq_added <= seq)
+            return connection.execute(select(func.count()).where(gone)).scalar_one()
+
+        return await self._db.read(work)
 
     async def forget(self, collection_id: int, chunking: str) -> int:
         """Remove all chunks of a chunking that no version of the collection uses any more; how many."""

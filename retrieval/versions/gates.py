@@ -16,6 +16,7 @@ from ragstone.types import Comparison, Gate, QuerySource
 from retrieval.store.chunks import Chunks
 from retrieval.store.documents import Documents
 from retrieval.versions.measuring import Asked, Measuring, Rest
+from retrieval.versions.parts import Index
 from retrieval.versions.recipe import GatesSpec
 from retrieval.versions.snapshots import OpenCollection, Snapshot
 
@@ -40,19 +41,32 @@ def require_passed(name: str, gates: Sequence[Gate]) -> None:
 
 
 async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, ...]:
-    """Whether every live chunk is in every index, but for those that the embedder refused. Quick."""
-    live = await chunks.live(candidate.version.collection_id, candidate.version.chunking)
-    parts, parked = candidate.parts, len(candidate.applier.progress.parked_chunks)
-    dense, lexical = parts.dense.stats().live + parked, parts.lexical.stats().live
-    told = f"{parked} of them refused by the embedder" if parked else ""
-    legs = (
-        Gate(name="dense_chunks", passed=dense == live, value=dense, limit=live, detail=told),
-        Gate(name="lexical_chunks", passed=lexical == live, value=lexical, limit=live),
+    """Whether every chunk that was live at an index's own position is in it. Quick.
+
+    Those that the embedder refused are in the lexical index alone.
+    """
+    parts, refused = candidate.parts, len(candidate.applier.progress.parked_chunks)
+    indexes: list[tuple[str, Index, int]] = [
+        ("dense_chunks", parts.dense, refused),
+        ("lexical_chunks", parts.lexical, 0),
+    ]
+    if parts.tokens is not None:
+        indexes.append(("token_chunks", parts.tokens, refused))
+    # Held against the same position each: writes go on, and no index waits for the others.
+    positions = [index.applied_seq for _, index, _ in indexes]
+    counted = [index.stats().live + parked for _, index, parked in indexes]
+    version = candidate.version
+    wanted = await chunks.live_at(version.collection_id, version.chunking, positions)
+    return tuple(
+        Gate(
+            name=name,
+            passed=there == live,
+            value=there,
+            limit=live,
+            detail=f"{parked} of them refused by the embedder" if parked else "",
+        )
+        for (name, _, parked), there, live in zip(indexes, counted, wanted, strict=True)
     )
-    if parts.tokens is None:
-        return legs
-    tokens = parts.tokens.stats().live + parked
-    return (*legs, Gate(name="token_chunks", passed=tokens == live, value=tokens, limit=live, detail=told))
 
 
 async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec, rest: Rest) -> Gate:

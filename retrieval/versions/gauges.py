@@ -11,10 +11,11 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from indexes.base import IndexStats, LexicalIndex, TokenIndex, VectorIndex
+from indexes.base import IndexStats
 from retrieval import telemetry
 from retrieval.versions.applier import Applier
 from retrieval.versions.collections import Collections
+from retrieval.versions.parts import Index
 from retrieval.versions.snapshots import Snapshot
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class _Index:
 
 def _indexes(snapshot: Snapshot) -> list[_Index]:
     head, parts = snapshot.applier.head, snapshot.parts
-    legs: list[tuple[str, VectorIndex | LexicalIndex | TokenIndex]] = [
+    legs: list[tuple[str, Index]] = [
         (telemetry.LEG_DENSE, parts.dense),
         (telemetry.LEG_LEXICAL, parts.lexical),
     ]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import structlog
 
@@ -22,6 +22,7 @@ from retrieval.store.values import ChunkDraft
 from retrieval.versions.recipe import NONE, EmbedderSpec, PinnedRecipe, RerankerSpec
 
 T = TypeVar("T")
+Index: TypeAlias = VectorIndex | LexicalIndex | TokenIndex
 log = structlog.get_logger(__name__)
 
 
@@ -110,7 +111,7 @@ class Parts:
             await index.close()
 
     @property
-    def _followers(self) -> tuple[VectorIndex | LexicalIndex | TokenIndex, ...]:
+    def _followers(self) -> tuple[Index, ...]:
         both = self.dense, self.lexical
         return both if self.tokens is None else (*both, self.tokens)
 

@@ -1,4 +1,5 @@
-"""A follower that starts anywhere, stops anywhere and comes back ends with exactly the live chunks."""
+"""A follower that starts anywhere, stops anywhere and comes back ends with exactly the live chunks, and at
+every position it holds as many as the catalog counts there."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
 from retrieval.store.catalog import Catalog
+from retrieval.store.chunks import Chunks
 from retrieval.store.database import Database
 from retrieval.store.journal import ChunkDraft, DocumentDraft, Journal
 
@@ -65,6 +67,8 @@ class Follower:
         self._collection_id = collection_id
         self.seq = 0
         self.held: Held = {}
+        self.counts = {0: 0}
+        """How many it held at each position."""
 
     async def advance(self, *, steps: int, limit: int) -> bool:
         """Apply at most ``steps`` steps of one read; False when there was nothing to read."""
@@ -78,6 +82,7 @@ class Follower:
                 self.held[row.key] = (row.document_id, row.text)
                 assert row.text in row.context
             self.seq = step.seq
+            self.counts[step.seq] = len(self.held)
         return bool(read)
 
     def texts(self) -> list[tuple[str, str]]:
@@ -112,6 +117,8 @@ async def replay(path: Path, writes: list[object], limit: int) -> None:
             pass
         assert reader.texts() == live(model)
         assert reader.seq == await journal.head(collection.id)
+        counted = await Chunks(db).live_at(collection.id, "c", list(reader.counts))
+        assert counted == list(reader.counts.values())
     await db.close()
 
 

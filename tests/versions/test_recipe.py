@@ -4,7 +4,7 @@ import pytest
 
 from ragstone.errors import InvalidArgument
 from ragstone.types import Fusion, Recipe
-from retrieval.versions.recipe import FusionSpec, PinnedRecipe, fusion_of, pin
+from retrieval.versions.recipe import FusionSpec, PinnedRecipe, change, fusion_of, pin
 
 
 def test_an_empty_recipe_takes_ragstones_defaults() -> None:
@@ -45,6 +45,36 @@ def test_a_mistake_is_named_by_its_path(recipe: Recipe, field: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         pin(recipe, {})
     assert [v.field for v in caught.value.violations] == [field]
+
+
+def test_a_model_with_token_vectors_keeps_them_and_reranks_by_them_by_default() -> None:
+    pinned = pin(Recipe(), {})
+    assert (pinned.tokens.kind, pinned.reranker.kind, pinned.reranker.weight) == (
+        "lmdb",
+        "late_interaction",
+        0.7,
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(tokens={"kind": "none"}),
+        Recipe(embedder={"kind": "hashing"}),
+        Recipe(embedder={"kind": "precomputed", "space": "mine", "dim": 8}),
+    ],
+)
+def test_without_token_vectors_nothing_is_reranked_by_default(recipe: Recipe) -> None:
+    pinned = pin(recipe, {})
+    assert (pinned.tokens.kind, pinned.reranker.kind) == ("none", "none")
+
+
+def test_a_change_of_the_embedder_decides_anew_what_is_done_with_tokens() -> None:
+    serving = pin(Recipe(), {})
+    changed = change(serving, Recipe(embedder={"kind": "hashing"}))
+    assert (changed.tokens.kind, changed.reranker.kind) == ("none", "none")
+    again = change(serving, Recipe(embedder={"kind": "sentence_transformer", "dim": 256}))
+    assert (again.tokens.kind, again.reranker.kind) == ("lmdb", "late_interaction")
 
 
 def test_a_recipe_survives_the_catalog() -> None:
