@@ -4,10 +4,10 @@
     python -m benchmarks.rerank --part late --json
     python -m benchmarks.rerank --part quality --collections scifact
 
-Late: MaxSim over kept token vectors, the best 50 candidates of each query, in process and on one core; raw is
-the same over the model's own float32 tokens in NumPy. Cross: the cross-encoder beside raw ``CrossEncoder.predict``
-at its best batch size, the same cores; its weights are MiniLM's with a head that was never trained, since only
-speed is looked at. Quality: nDCG@10 through a real server with the default recipe, with and without reranking.
+Late: MaxSim over kept token vectors, the best 50 candidates of each query, in process and on one core; raw
+is the same over the model's own float32 tokens in NumPy. Cross: the cross-encoder beside raw ``predict`` at
+its best batch size, on the same cores; its weights are MiniLM's with a head that was never trained, as only
+speed is looked at. Quality: nDCG@10 through a real server with the default recipe, reranked and not.
 """
 
 from __future__ import annotations
