@@ -221,6 +221,18 @@ class Compactable(Protocol):
 
 
 @runtime_checkable
+class Multilingual(Protocol):
+    """A lexical index that knows in which languages its texts are."""
+
+    def language_of(self, query: str, language: str | None) -> str:
+        """The language that ``query`` is most likely in, as ISO 639-1; "" where nobody can tell.
+
+        ``language`` is the caller's own word, None where it does not say.
+        """
+        ...
+
+
+@runtime_checkable
 class Copyable(Protocol):
     """An index that another one can begin with."""
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from pyroaring import BitMap64
 
-from indexes.base import LexicalIndex, Neighbours, TextBatch
+from indexes.base import LexicalIndex, Multilingual, Neighbours, TextBatch
 
 Opener: TypeAlias = Callable[[], Awaitable[LexicalIndex]]
 Check: TypeAlias = Callable[[Opener], Awaitable[None]]
@@ -259,6 +259,19 @@ async def a_cancelled_apply_happens_wholly_or_not(opener: Opener) -> None:
     await index.close()
 
 
+async def a_query_is_in_a_language_that_the_texts_are_in(opener: Opener) -> None:
+    """The likeliest of them, or the one that the caller names; nobody can tell while there is no text."""
+    index = await opener()
+    assert isinstance(index, Multilingual)
+    assert index.language_of("What does the heart pump?", None) == ""
+    texts = [text for text, _ in LANGUAGES.values()]
+    await index.apply(batch(dict(enumerate(texts))), seq=1)
+    for language, (_, question) in LANGUAGES.items():
+        assert index.language_of(question, None) == language
+    assert index.language_of("Was pumpt das Herz?", "en-GB") == "en"
+    await index.close()
+
+
 LEXICAL_INDEX_CHECKS: Final[tuple[Check, ...]] = (
     an_empty_index_finds_nothing,
     a_search_finds_what_was_applied,
@@ -277,6 +290,7 @@ LEXICAL_INDEX_CHECKS: Final[tuple[Check, ...]] = (
     searches_during_an_apply_see_a_whole_batch,
     a_cancelled_search_leaves_it_usable,
     a_cancelled_apply_happens_wholly_or_not,
+    a_query_is_in_a_language_that_the_texts_are_in,
 )
 
 

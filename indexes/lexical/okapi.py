@@ -21,7 +21,7 @@ from indexes.base import IndexStats, Keys, Neighbours, TextBatch
 from indexes.directory import Directory
 from indexes.lexical.analysis import Analyser
 from indexes.lexical.options import OkapiOptions, parse_options
-from indexes.lexical.query_terms import GroupQuery, group_queries, idf
+from indexes.lexical.query_terms import GroupQuery, group_queries, idf, language_of
 from ragstone.errors import CorruptIndex, FailedPrecondition, NotFound
 
 _FILE: Final = "okapi.json"
@@ -89,6 +89,10 @@ class OkapiIndex:
         """The best ``k`` keys for one query: arrays of shape ``(1, k)``. Any text is a valid query."""
         self._require_open()
         return await asyncio.to_thread(self._search, query, k, allow, language)
+
+    def language_of(self, query: str, language: str | None) -> str:
+        """The language that ``query`` is most likely in; "" where nobody can tell."""
+        return language_of(query, self._options.fixed_language or language, self._snapshot.documents)
 
     async def checkpoint(self) -> int:
         """Write all that is applied to one file; the ``seq`` it holds."""

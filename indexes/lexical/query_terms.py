@@ -49,6 +49,12 @@ def group_queries(
     ]
 
 
+def language_of(query: str, language: str | None, documents: Mapping[str, int]) -> str:
+    """The language that a query is most likely in, among those of ``documents``; "" where nobody can tell."""
+    group = next(iter(_groups(query, language, documents)), UNKNOWN)
+    return "" if group == UNKNOWN else group
+
+
 def idf(documents: int, containing: int) -> float:
     """BM25's inverse document frequency as Lucene and tantivy have it: never negative."""
     return math.log1p((documents - containing + 0.5) / (containing + 0.5))

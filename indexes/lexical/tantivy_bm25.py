@@ -27,7 +27,7 @@ from indexes.base import IndexStats, Neighbours, TextBatch
 from indexes.directory import Directory
 from indexes.lexical.analysis import Analyser
 from indexes.lexical.options import LexicalOptions, parse_options
-from indexes.lexical.query_terms import GroupQuery, group_queries, idf
+from indexes.lexical.query_terms import GroupQuery, group_queries, idf, language_of
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition
 
 _FOLDER: Final = "tantivy"
@@ -100,6 +100,10 @@ class TantivyIndex:
     ) -> Neighbours:
         """The best ``k`` keys for one query: arrays of shape ``(1, k)``. Any text is a valid query."""
         return await self._run(self._searching, self.search_now, query, k, allow, language)
+
+    def language_of(self, query: str, language: str | None) -> str:
+        """The language that ``query`` is most likely in; "" where nobody can tell."""
+        return language_of(query, self._options.fixed_language or language, self._snapshot.documents)
 
     async def checkpoint(self) -> int:
         """The ``seq`` of the last commit: commits are durable already.

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from pyroaring import BitMap64
 
-from indexes.base import TokenIndex
+from indexes.base import LexicalIndex, Multilingual, TokenIndex
 from ragstone.errors import DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument
 from ragstone.types import Query
 from rerankers.base import Reranker
@@ -116,8 +116,10 @@ class Window:
     timeout_s: float
 
 
-def window_of(spec: RerankerSpec, query: Query) -> Window | None:
-    """What is to be reranked for a query; None for nothing.
+def window_of(spec: RerankerSpec, query: Query, lexical: LexicalIndex | None = None) -> Window | None:
+    """What is to be reranked for a query; None for nothing, as in a language that the reranker does not read.
+
+    ``lexical`` is asked which language that is.
 
     Raises FailedPrecondition when a query asks for a reranker and the recipe has none, InvalidArgument when
     it asks for one and has no text that passages could be compared with.
@@ -133,9 +135,17 @@ def window_of(spec: RerankerSpec, query: Query) -> Window | None:
         if asked is None:
             return None
         raise InvalidArgument.at("rerank", "needs the query's text: passages are compared with it")
+    if asked is None and not _reads(spec, query, lexical):
+        return None
     depth = spec.depth if asked is None or asked.depth is None else asked.depth
     weight = spec.weight if asked is None or asked.weight is None else asked.weight
     return Window(depth=depth, weight=weight, timeout_s=spec.timeout_s)
+
+
+def _reads(spec: RerankerSpec, query: Query, lexical: LexicalIndex | None) -> bool:
+    if spec.languages is None or not isinstance(lexical, Multilingual):
+        return True
+    return lexical.language_of(query.text, query.language) in ("", *spec.languages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +161,12 @@ def left_alone(fused: Sequence[Fused], spec: RerankerSpec, query: Query) -> Stag
     """The stage of a query for which ``window_of`` is None."""
     if spec.kind == NONE:
         return Stage(reranked=unranked(fused))
-    why = "the query has no text" if query.rerank is None else "the query asks for none"
+    if query.rerank is not None:
+        why = "the query asks for none"
+    elif query.text.strip():
+        why = f"the query seems to be in none of {', '.join(spec.languages or ())}"
+    else:
+        why = "the query has no text"
     return Stage(reranked=unranked(fused), told=f"not reranked: {why}")
 
 

@@ -160,7 +160,7 @@ class Searcher:
         query, watch, parts = request.query, request.watch, snapshot.parts
         recipe = parts.recipe
         before = decode_page(query, snapshot.version.id)
-        window = window_of(recipe.reranker, query)
+        window = window_of(recipe.reranker, query, parts.lexical)
         if query.min_seq is not None:
             with watch.stage(telemetry.STAGE_WAIT):
                 await self._wait_for(snapshot, query.min_seq)

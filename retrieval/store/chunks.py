@@ -83,8 +83,8 @@ class Chunks:
     async def live_at(self, collection_id: int, chunking: str, seqs: Sequence[int]) -> list[int]:
         """How many chunks of ``chunking`` were live at each of some positions in the journal.
 
-        Exact where every follower of the chunking is at that position or beyond: the deletions that one of
-        them has still to hear of are all there.
+        That many a follower holds that has kept up until there; one that reads of the past misses what has
+        gone since.
         """
         mine = (_chunks.collection_id == collection_id) & (_chunks.chunking == chunking)
         live = select(_counts.live).where(

@@ -199,10 +199,10 @@ class Rebuilds:
 
     async def count(self, snapshot: Snapshot) -> tuple[Gate, ...]:
         """Whether a version has every chunk, once it has applied all that is written now."""
-        await snapshot.applier.wait_for(await self._sources.journal.head(snapshot.version.collection_id))
         for _ in range(_ATTEMPTS):
+            await snapshot.applier.wait_for(await self._sources.journal.head(snapshot.version.collection_id))
             counted = await gates.count(snapshot, chunks=self._sources.chunks)
-            # An index may have come further between its position and its count, which threads change.
+            # A difference may be a deletion that the version, reading of the past, has heard of too early.
             if all(gate.passed for gate in counted):
                 break
         return counted

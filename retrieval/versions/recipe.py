@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 import ragstone.types as types
 from embedders.base import Embedder
+from embedders.weights import DEFAULT_MODEL
 from indexes.base import Metric
 from ragstone.errors import FailedPrecondition, InvalidArgument
 from retrieval.config import invalid
@@ -22,6 +23,8 @@ LATE_INTERACTION: Final = "late_interaction"
 """The ``kind`` of a reranker by token vectors: those that are kept, or made when they are asked for."""
 _KEEPS_TOKENS: Final = frozenset({"sentence_transformer"})
 """Embedders whose token vectors are kept, and used to rerank, unless the recipe says otherwise."""
+_READS: Final[Mapping[str, tuple[str, ...]]] = {DEFAULT_MODEL: ("en",)}
+"""The languages of models: in others, reranking by their tokens does harm (measured on xquad)."""
 _WEIGHTS: Final[Mapping[str, float]] = {LATE_INTERACTION: 0.7}
 """A reranker's say where the recipe is silent: measured on scifact, squad-dev and covidqa-long."""
 
@@ -127,6 +130,8 @@ class RerankerSpec(Backend):
         default_factory=lambda known: _WEIGHTS.get(known.get("kind", NONE), 0.5)
     )
     """The reranker's say in the final score; the fused score has the rest."""
+    languages: tuple[str, ...] | None = None
+    """The ISO 639-1 codes of what it reads; queries in other languages are not reranked. None: all."""
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """So long a search waits for it at most, whatever its own deadline."""
 
@@ -177,11 +182,17 @@ def pin(recipe: types.Recipe, defaults: Mapping[str, Mapping[str, Any]]) -> Pinn
     if sections["embedder"].get("kind", EmbedderSpec().kind) in _KEEPS_TOKENS:
         sections["tokens"] = sections["tokens"] or {"kind": "lmdb"}
         if sections["tokens"].get("kind") != NONE:
-            sections["reranker"] = sections["reranker"] or {"kind": LATE_INTERACTION}
+            sections["reranker"] = sections["reranker"] or _by_tokens_of(sections["embedder"])
     try:
         return PinnedRecipe.model_validate(sections)
     except ValidationError as exc:
         raise invalid("recipe", exc) from exc
+
+
+def _by_tokens_of(embedder: Mapping[str, Any]) -> dict[str, Any]:
+    """The reranker of an embedder that gives token vectors, for the languages that its model reads."""
+    languages = _READS.get(embedder.get("model", DEFAULT_MODEL))
+    return {"kind": LATE_INTERACTION} | ({} if languages is None else {"languages": languages})
 
 
 def _with_defaults(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,29 @@ async def test_a_model_that_is_away_leaves_the_lexical_leg_and_says_so(
     assert result.hits
 
 
+async def test_a_query_in_a_language_that_the_model_does_not_read_is_left_as_it_was_found(
+    settings: Settings,
+) -> None:
+    ragstone = await build(settings)
+    recipe = Recipe(
+        index={"kind": "flat"}, tokens={"kind": "lmdb"}, reranker={**RERANKED, "languages": ["en"]}
+    )
+    await ragstone.create_collection("docs", recipe)
+    app = App(ragstone)
+    await app.upsert(
+        *DOCUMENTS, Document(id="de", text="Die Lampe wird in der Dämmerung angezündet.", language="de")
+    )
+    german = Query(text="Wann wird die Lampe angezündet?", explain=True)
+    result = await app.search(german)
+    assert rerank_scores(result) == {}
+    assert result.plan["rerank"] == "not reranked: the query seems to be in none of en"
+    assert result.degraded == ()
+    assert rerank_scores(await app.search(QUERY))
+    asked = await app.search(Query(text=german.text, explain=True, rerank=Rerank(depth=10)))
+    assert rerank_scores(asked)
+    await ragstone.close()
+
+
 async def test_texts_can_be_scored_by_hand(late: App) -> None:
     texts = ["A lamp lit at dusk", "Nothing of the kind"]
     scored = await late.ragstone.rerank("docs", "lamp lit at dusk", texts, deadline_s=5.0)

@@ -48,7 +48,10 @@ def test_every_mode_finds_the_passage_that_answers(client: Client, docs: str, mo
     best = result.hits[0]
     assert best.document_id == "tempfile"
     assert best.text == PASSAGES["tempfile"]
-    assert {leg.leg for leg in best.legs} == ({"dense", "lexical"} if mode == "hybrid" else {mode})
+    assert {leg.leg for leg in best.legs} == {
+        "rerank",
+        *({"dense", "lexical"} if mode == "hybrid" else {mode}),
+    }
     assert not result.degraded
 
 

@@ -1,5 +1,5 @@
-"""A follower that starts anywhere, stops anywhere and comes back ends with exactly the live chunks, and at
-every position it holds as many as the catalog counts there."""
+"""A follower that starts anywhere, stops anywhere and comes back ends with exactly the live chunks; one
+that never falls behind holds, at every position, as many as the catalog counts there."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def replay(path: Path, writes: list[object], limit: int) -> None:
     db = await Database.open(f"sqlite:///{path / 'catalog.db'}")
     collection = await Catalog(db).create("a", recipe="{}", space="s", dim=1, chunking="c")
     journal = Journal(db)
-    follower = Follower(journal, collection.id)
+    follower, up_to_date = Follower(journal, collection.id), Follower(journal, collection.id)
     model: dict[str, tuple[str, ...]] = {}
     for write in writes:
         match write:
@@ -112,13 +112,15 @@ async def replay(path: Path, writes: list[object], limit: int) -> None:
             case frozenset(ids):
                 await journal.delete(collection.id, sorted(ids), request_id=None, tenant="t", fingerprint="f")
                 model = {name: texts for name, texts in model.items() if name not in ids}
+        while await up_to_date.advance(steps=1, limit=limit):
+            pass
     for reader in (follower, Follower(journal, collection.id)):
         while await reader.advance(steps=1, limit=limit):
             pass
         assert reader.texts() == live(model)
         assert reader.seq == await journal.head(collection.id)
-        counted = await Chunks(db).live_at(collection.id, "c", list(reader.counts))
-        assert counted == list(reader.counts.values())
+    counted = await Chunks(db).live_at(collection.id, "c", list(up_to_date.counts))
+    assert counted == list(up_to_date.counts.values())
     await db.close()
 
 

@@ -54,6 +54,8 @@ def test_a_model_with_token_vectors_keeps_them_and_reranks_by_them_by_default() 
         "late_interaction",
         0.7,
     )
+    assert pinned.reranker.languages == ("en",)
+    assert pin(Recipe(embedder={"model": "intfloat/e5-small"}), {}).reranker.languages is None
 
 
 @pytest.mark.parametrize(
