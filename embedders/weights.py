@@ -38,14 +38,14 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
     model, BackendUnavailable when only the hub could have it and does not answer, CorruptIndex when packaged
     weights are not the published ones.
     """
-    if _looks_like_path(model):
+    if looks_like_path(model):
         path = Path(model).expanduser()
         if not path.is_dir():
             raise _wrong_model(f"{model!r} is not a folder")
         return _identify(path, path.resolve().name)
     found = _cached(model, revision)
     if found is None and revision is None:
-        found = _packaged(model)
+        found = packaged(model)
     return _identify(found or _downloaded(model, revision), model)
 
 
@@ -61,7 +61,8 @@ def weights_digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _looks_like_path(model: str) -> bool:
+def looks_like_path(model: str) -> bool:
+    """Whether ``model`` names a folder, not a model id."""
     return model.startswith(("/", ".", "~")) or Path(model).is_dir()
 
 
@@ -98,8 +99,11 @@ def _cached(model: str, revision: str | None) -> Path | None:
     return path if complete else None
 
 
-def _packaged(model: str) -> Path | None:
-    """The folder of ``model`` in an installed package, with its weights verified."""
+def packaged(model: str) -> Path | None:
+    """The folder of ``model`` in an installed package, with its weights verified; None where there is none.
+
+    Raises CorruptIndex when they are not the published ones.
+    """
     package = _PACKAGES.get(model)
     spec = find_spec(package) if package else None
     if spec is None or spec.origin is None:

@@ -1,6 +1,6 @@
-"""Generate the client's protobuf stubs from proto/, or check that they are current.
+"""Generate the protobuf stubs, or check that they are current: of the API from proto/, and of TEI's service.
 
-    python tools/generate_stubs.py            write client/ragstone/v1
+    python tools/generate_stubs.py            write client/ragstone/v1 and embedders/remote/_tei
     python tools/generate_stubs.py --check    exit with 1 when what is there differs
     python tools/generate_stubs.py --image F  write a descriptor set with sources, for `buf lint F`
 
@@ -28,6 +28,7 @@ from protobuf import DescFile
 ROOT: Final = Path(__file__).resolve().parents[1]
 PROTO: Final = ROOT / "proto"
 STUBS: Final = ROOT / "client" / "ragstone" / "v1"
+TEI: Final = ROOT / "embedders" / "remote" / "_tei"
 INIT: Final = '"""Generated from proto/ragstone/v1 by tools/generate_stubs.py. Do not edit."""\n'
 
 
@@ -42,10 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.image:
             compile_protos(rules, "--include_imports", "--include_source_info", f"-o{chosen.image}")
             return 0
-        fresh = generate(rules, Path(folder) / "stubs")
+        stubs = {
+            STUBS: generate(rules, Path(folder) / "stubs"),
+            TEI: generate_tei(Path(folder) / "tei"),
+        }
         if chosen.check:
-            return report_drift(drift(fresh, STUBS))
-        install(fresh, STUBS)
+            return report_drift([path for current, fresh in stubs.items() for path in drift(fresh, current)])
+        for current, fresh in stubs.items():
+            install(fresh, current)
     return 0
 
 
@@ -72,31 +77,41 @@ def generate(rules: Path, target: Path) -> Path:
     return package
 
 
+def generate_tei(target: Path) -> Path:
+    """Compile the proto of TEI's service into ``target``; returns the folder of the package."""
+    package = target / TEI.relative_to(ROOT)
+    package.mkdir(parents=True)
+    protoc_or_exit(f"-I{ROOT}", f"--python_out={target}", f"--pyi_out={target}", str(TEI / "tei.proto"))
+    (package / "__init__.py").write_bytes((TEI / "__init__.py").read_bytes())
+    return package
+
+
 def compile_protos(rules: Path, *options: str) -> None:
     sources = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     well_known = str(files("grpc_tools") / "_proto")
     # Descriptors come before folders, so the well-known types are found in `rules` first.
-    status = protoc.main(
-        ["protoc", f"--descriptor_set_in={rules}", f"-I{PROTO}", f"-I{well_known}", *options, *sources]
-    )
-    if status != 0:
+    protoc_or_exit(f"--descriptor_set_in={rules}", f"-I{PROTO}", f"-I{well_known}", *options, *sources)
+
+
+def protoc_or_exit(*arguments: str) -> None:
+    if status := protoc.main(["protoc", *arguments]):
         sys.exit(status)
 
 
-def drift(fresh: Path, current: Path) -> list[str]:
-    """The names of files that are missing, left over or different in ``current``."""
+def drift(fresh: Path, current: Path) -> list[Path]:
+    """The files that are missing, left over or different in ``current``."""
     names = {path.name for path in fresh.iterdir()}
     there = {path.name for path in current.glob("*.py*")} if current.is_dir() else set()
     different = filecmp.cmpfiles(fresh, current, sorted(names & there), shallow=False)[1]
-    return sorted((names ^ there) | set(different))
+    return [current / name for name in sorted((names ^ there) | set(different))]
 
 
-def report_drift(names: Sequence[str]) -> int:
-    for name in names:
-        print(f"{STUBS.relative_to(ROOT) / name} is not what proto/ generates", file=sys.stderr)
-    if names:
+def report_drift(files: Sequence[Path]) -> int:
+    for file in files:
+        print(f"{file.relative_to(ROOT)} is not what its .proto generates", file=sys.stderr)
+    if files:
         print("run: python tools/generate_stubs.py", file=sys.stderr)
-    return 1 if names else 0
+    return 1 if files else 0
 
 
 def install(fresh: Path, target: Path) -> None:

@@ -1,0 +1,1 @@
+"""What embedders over the network share: sending, pacing, giving up, and checking what comes back."""
