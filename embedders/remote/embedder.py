@@ -179,7 +179,7 @@ class RemoteEmbedder:
             await self._look_again()
         try:
             vectors = await self._sender.send(texts, tokens=tokens, bulk=bulk)
-            return self._unit(_checked(vectors, len(texts), self._probed.shape[1]))
+            return _unit(_checked(vectors, len(texts), self._probed.shape[1])[:, : self._space.dim])
         except FailedPrecondition as exc:
             # It took the caller when this was opened. No text is to blame, and it may take the caller again.
             raise BackendUnavailable(exc.message) from exc
@@ -191,14 +191,6 @@ class RemoteEmbedder:
             self._trusted_until_s = float("-inf")
             await self._look_again(because=exc)
             raise
-
-    def _unit(self, vectors: Vectors) -> Vectors:
-        cut = vectors[:, : self._space.dim]
-        lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-        if not lengths.all():
-            raise Internal("the embedding server gave a vector of length 0")
-        unit: Vectors = (cut / lengths).astype(np.float32, copy=False)
-        return unit
 
     # -- is it still the same model? ---------------------------------------------------------------
 
@@ -237,9 +229,7 @@ async def _probe(sender: Sender, options: RemoteOptions) -> Vectors:
         raise InvalidArgument.at(
             "recipe.embedder", f"the server refuses short texts with these options: {exc.message}"
         ) from exc
-    checked = _checked(vectors, len(texts), vectors.shape[-1])
-    unit: Vectors = checked / np.linalg.norm(checked, axis=1, keepdims=True)
-    return unit
+    return _unit(_checked(vectors, len(texts), vectors.shape[-1]))
 
 
 def _checked(vectors: Vectors, rows: int, width: int) -> Vectors:
@@ -248,6 +238,14 @@ def _checked(vectors: Vectors, rows: int, width: int) -> Vectors:
     if not np.isfinite(vectors).all():
         raise Internal("the embedding server gave a vector that is not finite")
     return vectors
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not lengths.all():
+        raise Internal("the embedding server gave a vector of length 0")
+    unit: Vectors = (vectors / lengths).astype(np.float32, copy=False)
+    return unit
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -25,6 +25,14 @@ async def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
         ("sentence_transformer", {"workers": 0}, "workers"),
         ("sentence_transformer", {"pooling": "cls"}, "pooling"),
         ("sentence_transformer", {"model": "./no/such/folder"}, "model"),
+        ("openai_http", {"url": "http://localhost/v1"}, "model"),
+        ("openai_http", {"url": "localhost:8000", "model": "m"}, "url"),
+        ("openai_http", {"url": "http://me:secret@localhost/v1", "model": "m"}, "url"),
+        ("openai_http", {"url": "http://localhost/v1", "model": "m", "api_key": "secret"}, "api_key"),
+        ("openai_http", {"url": "http://localhost/v1", "model": "m", "api_key_env": "PATH"}, "api_key_env"),
+        ("openai_http", {"url": "http://localhost/v1", "model": "m", "requests_per_s": 0}, "requests_per_s"),
+        ("tei", {"address": "http://localhost:80"}, "address"),
+        ("tei", {"address": "localhost:80", "too_long": "cut"}, "too_long"),
     ],
 )
 async def test_wrong_options_are_refused_by_name(kind: str, options: dict[str, Any], field: str) -> None:
