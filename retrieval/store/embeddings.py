@@ -14,7 +14,7 @@ from retrieval.store import schema
 from retrieval.store.database import Database
 from retrieval.store.dialects import insert_or_ignore
 from retrieval.store.queries import slices
-from retrieval.store.values import MissingEmbedding
+from retrieval.store.values import EmbeddedText, MissingEmbedding
 
 _embeddings = schema.embeddings.c
 _chunks = schema.chunks.c
@@ -47,6 +47,21 @@ class Embeddings:
             }
 
         return _matrix(await self._db.read(work), hashes, dim)
+
+    async def texts(self, space: str, *, limit: int) -> list[EmbeddedText]:
+        """At most ``limit`` stored texts that have a vector in ``space``, the same ones each time."""
+        of_space = _embeddings.space == space
+        some = (
+            select(_chunks.title, _chunks.text, _chunks.text_hash)
+            .where(
+                exists().where(of_space),
+                exists().where(of_space, _embeddings.text_hash == _chunks.text_hash),
+            )
+            .order_by(_chunks.key)
+            .limit(limit)
+        )
+        rows = await self._db.read(lambda c: c.execute(some).all())
+        return [EmbeddedText(title=row.title, text=row.text, text_hash=row.text_hash) for row in rows]
 
     async def put_many(self, space: str, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
         """Store ``vectors``, float32 ``(n, dim)``, of ``hashes``; what is stored already stays as it is.

@@ -162,6 +162,15 @@ class MissingEmbedding:
     position: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedText:
+    """A chunk's text that has a vector in some space."""
+
+    title: str
+    text: str
+    text_hash: bytes
+
+
 def utc_now() -> datetime:
     """The time now, aware, in UTC: the clock of everything that is given no other."""
     return datetime.now(UTC)

@@ -22,6 +22,7 @@ from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier, Rest, Sources
+from retrieval.versions.likeness import expect_same_vectors
 from retrieval.versions.parts import Opener, open_parts
 from retrieval.versions.recipe import PinnedRecipe, chunking_of, pin
 from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
@@ -153,13 +154,15 @@ class Collections:
         Raises SpaceMismatch when the recipe's model is not the one any more that the version was built with.
         """
         recipe = PinnedRecipe.load(version.recipe)
-        now = (await self._opener.embedder(recipe.embedder)).space.id
+        embedder = await self._opener.embedder(recipe.embedder)
+        now = embedder.space.id
         if now != version.space:
             raise SpaceMismatch(
                 f"version {version.name} of {collection.name!r} was built in space {version.space!r}, but "
                 f"the model of its recipe is {now!r} now: put the old weights back, or pin a revision",
                 metadata={"version_space": version.space, "model_space": now},
             )
+        await expect_same_vectors(embedder, self._sources.embeddings)
         with ExitStack() as held:
             parts = await open_parts(
                 self._opener,
@@ -199,13 +202,14 @@ class Collections:
 
     async def attempt(self, recipe: PinnedRecipe) -> Embedder:
         """The recipe's embedder. All parts are opened once, elsewhere: what a back end refuses must not
-        reach the catalog."""
+        reach the catalog. Raises SpaceMismatch when another model's vectors are stored under its space."""
         scratch = self._root / f"try-{uuid4().hex}"
         try:
             parts = await open_parts(self._opener, recipe, "", scratch)
             await parts.close()
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        await expect_same_vectors(parts.embedder, self._sources.embeddings)
         return parts.embedder
 
     def path(self, version_id: int) -> Path:

@@ -69,7 +69,15 @@ async def build(
     )
     opener = RegistryOpener(when_opened)
     collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
-    await collections.open()
+    try:
+        await collections.open()
+    except BaseException:
+        # A model's server may be away: nothing is held then, and the directory can be opened again.
+        await collections.close()
+        await opener.close()
+        await database.close()
+        lock.release()
+        raise
     metrics.registry.register(CollectionGauges(collections, asyncio.get_running_loop()))
     searcher = Searcher(
         journal=journal,

@@ -100,3 +100,14 @@ async def test_sweep_removes_only_vectors_that_no_chunk_refers_to(
     assert await embeddings.sweep() == 1
     _, missing = await embeddings.get_many("s2", [A, document.chunks[0].text_hash], 2)
     assert missing.tolist() == [True, False]
+
+
+async def test_texts_of_a_space_are_those_that_have_a_vector_in_it(
+    embeddings: Embeddings, draft: Drafter, put: Put
+) -> None:
+    document = draft("a", "one\ntwo\nthree")
+    await put(document)
+    await embeddings.put_many("new", [document.chunks[2].text_hash, document.chunks[1].text_hash], rows(1, 2))
+    assert [row.text for row in await embeddings.texts("new", limit=10)] == ["two", "three"]
+    assert [row.text for row in await embeddings.texts("new", limit=1)] == ["two"]
+    assert await embeddings.texts("nowhere", limit=10) == []
