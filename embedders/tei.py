@@ -104,16 +104,18 @@ class GrpcTransport:
         await self._channel.close()
 
     async def _replies(self, requests: Sequence[tei_pb2.EmbedRequest]) -> list[tei_pb2.EmbedResponse]:
-        asked = {"metadata": self._metadata, "timeout": self._timeout_s}
         if len(requests) > 1:
+            stream = self._many(iter(requests), metadata=self._metadata, timeout=self._timeout_s)
             try:
-                return [reply async for reply in self._many(iter(requests), **asked)]
+                return [reply async for reply in stream]
             except grpc.aio.AioRpcError as exc:
                 # Where a server ends a stream while requests are still being written, gRPC puts a status of
                 # its own in place of the server's. One by one the server's comes out.
                 if exc.code() is not StatusCode.INTERNAL:
                     raise
-        return [await self._one(request, **asked) for request in requests]
+        return [
+            await self._one(request, metadata=self._metadata, timeout=self._timeout_s) for request in requests
+        ]
 
     def _failure(self, exc: grpc.aio.AioRpcError) -> Exception:
         """What a status of TEI's means; it gives FAILED_PRECONDITION when its model or tokenizer fails."""

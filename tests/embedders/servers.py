@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 
 from embedders.base import Vectors
 from embedders.hashing import HashingEmbedder
@@ -136,6 +137,10 @@ def _data(rows: Sequence[Vectors], encoding: str) -> list[dict[str, Any]]:
     return [{"index": i, "embedding": value} for i, value in reversed(list(enumerate(encoded)))]
 
 
+def _serialise(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
 class TeiServer:
     """TEI's gRPC service; each of ``faults`` befalls one call, in their order. Opened by ``start``."""
 
@@ -151,22 +156,17 @@ class TeiServer:
         self._server = grpc.aio.server()
 
     async def start(self) -> None:
-        kinds = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        embed = {"request_deserializer": tei_pb2.EmbedRequest.FromString}
-        info = {"request_deserializer": tei_pb2.InfoRequest.FromString}
-        out = {"response_serializer": lambda message: message.SerializeToString()}
-        handlers = {
+        embed, info = tei_pb2.EmbedRequest.FromString, tei_pb2.InfoRequest.FromString
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
+            "Info": {"Info": unary(self._tell, info, _serialise)},
             "Embed": {
-                "Embed": kinds[0](self._embed, **embed, **out),
-                "EmbedStream": kinds[1](self._embed_stream, **embed, **out),
+                "Embed": unary(self._embed, embed, _serialise),
+                "EmbedStream": stream(self._embed_stream, embed, _serialise),
             },
-            "Info": {"Info": kinds[0](self._tell, **info, **out)},
         }
         self._server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(f"tei.v1.{name}", methods)
-                for name, methods in handlers.items()
-            ]
+            [grpc.method_handlers_generic_handler(f"tei.v1.{name}", its) for name, its in services.items()]
         )
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
