@@ -54,14 +54,16 @@ class Embedder(Protocol):
         """The model's own tokenizer, by which the chunker counts; None where words are counted."""
         ...
 
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+    async def embed_queries(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Float32 ``(len(texts), dim)``, finite, rows of length 1. Interactive: goes before passages.
 
-        Raises Overloaded when the queue is full, BackendUnavailable when the model does not answer.
+        ``tenant`` is whom the work is for: where several wait, they take turns. Raises Overloaded when the
+        queue is full, BackendUnavailable when the model does not answer, InvalidArgument naming the
+        ``texts[i]`` that are too long for an embedder that does not cut them.
         """
         ...
 
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    async def embed_passages(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Float32 ``(len(texts), dim)``, finite, rows of length 1. Bulk: yields to queries.
 
         Raises the errors of ``embed_queries``.
@@ -99,10 +101,10 @@ class TokenEncoder(Protocol):
         """How many numbers a token's vector has."""
         ...
 
-    async def encode_queries(self, texts: Sequence[str]) -> list[Encoded]:
+    async def encode_queries(self, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         """As ``embed_queries``, with the tokens. Raises what it raises."""
         ...
 
-    async def encode_passages(self, texts: Sequence[str]) -> list[Encoded]:
+    async def encode_passages(self, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         """As ``embed_passages``, with the tokens. Raises what it raises."""
         ...

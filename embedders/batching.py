@@ -1,7 +1,7 @@
 """Token-budget batching: many small calls share one model, and no call waits for company.
 
 A worker that is free takes what is waiting, at once; batches form by themselves while workers are busy.
-Entries of like length go together, so that little padding is computed.
+Entries of like length go together, so that little padding is computed; tenants take turns (``fairness``).
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Final, Generic, TypeVar, cast
 
+from embedders.fairness import Entry, Lane
 from ragstone.errors import BackendUnavailable, Internal, Overloaded, RagstoneError
 
 Item = TypeVar("Item")
@@ -28,7 +26,6 @@ _QUIET_S: Final = 0.5
 """Passages may take the last free worker when no query has come for so long."""
 _FIRST_RETRY_S: Final = 1.0
 _RATE_WEIGHT: Final = 0.2
-_tokens_of = attrgetter("tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +36,7 @@ class BatchLimits:
     query_tokens: int
     bulk_tokens: int
     queue_tokens: int
-    """For queries and for passages each."""
+    """For queries and for passages each. One tenant alone gets four fifths of it: others still get in."""
 
 
 class _Call(Generic[Row]):
@@ -73,65 +70,11 @@ class _Call(Generic[Row]):
             self.future.set_exception(error)
 
 
-@dataclass(slots=True, eq=False)
-class _Entry(Generic[Item, Row]):
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Entry(Entry, Generic[Item, Row]):
     item: Item
-    tokens: int
     row: int
     call: _Call[Row]
-    taken: bool = False
-
-
-class _Lane(Generic[Item, Row]):
-    """Waiting entries of one class, by length; the oldest decides which length goes next."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self._by_length: list[_Entry[Item, Row]] = []
-        self._by_age: deque[_Entry[Item, Row]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._by_length)
-
-    def add(self, entries: Sequence[_Entry[Item, Row]]) -> None:
-        self._by_age.extend(entries)
-        self._by_length.extend(entries)
-        self._by_length.sort(key=_tokens_of)  # nearly linear: two sorted runs
-        self.tokens += sum(map(_tokens_of, entries))
-
-    def discard(self, call: _Call[Row]) -> None:
-        for entry in self._by_length:
-            if entry.call is call:
-                entry.taken = True
-                self.tokens -= entry.tokens
-        self._by_length = [entry for entry in self._by_length if not entry.taken]
-
-    def take(self, budget: int) -> list[_Entry[Item, Row]]:
-        """The oldest entry and its neighbours in length: one, or up to ``budget`` tokens with padding."""
-        while self._by_age[0].taken:
-            self._by_age.popleft()
-        oldest = self._by_age.popleft()
-        queue = self._by_length
-        low = queue.index(oldest, bisect_left(queue, oldest.tokens, key=_tokens_of))
-        high = low + 1
-        while True:
-            shorter = low > 0 and queue[high - 1].tokens * (high - low + 1) <= budget
-            longer = high < len(queue) and queue[high].tokens * (high - low + 1) <= budget
-            if shorter and longer:
-                # The neighbour nearer in length costs less padding.
-                longer = queue[high].tokens - oldest.tokens <= oldest.tokens - queue[low - 1].tokens
-            if longer:
-                high += 1
-            elif shorter:
-                low -= 1
-            else:
-                break
-        batch = queue[low:high]
-        del queue[low:high]
-        for entry in batch:
-            entry.taken = True
-        self.tokens -= sum(map(_tokens_of, batch))
-        return batch
 
 
 class Batcher(Generic[Item, Row]):
@@ -140,7 +83,7 @@ class Batcher(Generic[Item, Row]):
     ``run`` blocks, and may be called by several threads at once. It turns each item into its row, or into the
     error that its caller gets.
     Queries go before passages. Passages always move: by every fourth batch, and by all workers but one while
-    queries keep coming.
+    queries keep coming. Within each of the two, tenants take turns.
     """
 
     def __init__(
@@ -153,8 +96,8 @@ class Batcher(Generic[Item, Row]):
         self._run = run
         self._limits = limits
         self._changed = threading.Condition()
-        self._queries: _Lane[Item, Row] = _Lane()
-        self._bulk: _Lane[Item, Row] = _Lane()
+        self._queries: Lane[_Entry[Item, Row]] = Lane(limits.query_tokens)
+        self._bulk: Lane[_Entry[Item, Row]] = Lane(limits.bulk_tokens)
         self._bulk_running = 0
         self._free = 0
         self._last_query_s = float("-inf")
@@ -170,12 +113,15 @@ class Batcher(Generic[Item, Row]):
         for thread in self._threads:
             thread.start()
 
-    async def submit(self, items: Sequence[Item], tokens: Sequence[int], *, bulk: bool = False) -> list[Row]:
+    async def submit(
+        self, items: Sequence[Item], tokens: Sequence[int], *, bulk: bool = False, tenant: str = ""
+    ) -> list[Row]:
         """The rows of ``items``, in their order; ``tokens`` is the length of each.
 
-        A full queue makes ``bulk`` wait, and anything else raise Overloaded. Raises the RagstoneError that
-        ``run`` raises or gives for an item, Internal for any other failure, BackendUnavailable after
-        ``close``. Cancelling drops what was not begun.
+        Those of a ``tenant`` that has its share of a queue waiting wait outside where they are ``bulk``, and
+        raise Overloaded where they are not. Raises the RagstoneError that ``run`` raises or gives for an
+        item, Internal for any other failure, BackendUnavailable after ``close``. Cancelling drops what was
+        not begun.
         """
         if self._closing:
             raise BackendUnavailable("the embedder is closed")
@@ -185,16 +131,16 @@ class Batcher(Generic[Item, Row]):
         lane = self._bulk if bulk else self._queries
         # Longest first: neighbours in the queue are neighbours in length, over the whole call.
         order = sorted(range(len(items)), key=tokens.__getitem__, reverse=True)
-        entries = [_Entry(items[i], tokens[i], i, call) for i in order]
+        entries = [_Entry(item=items[i], tokens=tokens[i], row=i, call=call) for i in order]
         self._calls += 1
         try:
             if bulk:
-                await self._feed(call, entries)
+                await self._feed(call, tenant, entries)
             else:
-                self._enqueue_queries(entries)
+                self._enqueue_queries(tenant, entries)
             await call.future
         finally:
-            self._leave(call, lane)
+            self._leave(call, lane, entries)
         return cast(list[Row], call.out)
 
     async def close(self) -> None:
@@ -210,16 +156,18 @@ class Batcher(Generic[Item, Row]):
 
     # -- the caller's side: the event loop -------------------------------------------------------
 
-    def _enqueue_queries(self, entries: Sequence[_Entry[Item, Row]]) -> None:
-        new = sum(map(_tokens_of, entries))
+    def _enqueue_queries(self, tenant: str, entries: Sequence[_Entry[Item, Row]]) -> None:
+        new = _tokens(entries)
         with self._changed:
-            if self._queries and self._queries.tokens + new > self._limits.queue_tokens:
-                raise Overloaded("too many texts wait for the embedder", retry_after_s=self._drain_s())
-            self._queries.add(entries)
+            if self._queries and new > self._queries.room(tenant, self._limits.queue_tokens):
+                raise Overloaded(
+                    "too many texts wait for the embedder", retry_after_s=self._drain_s(tenant, new)
+                )
+            self._queries.add(tenant, entries)
             self._last_query_s = time.monotonic()
             self._changed.notify(len(entries))
 
-    async def _feed(self, call: _Call[Row], entries: Sequence[_Entry[Item, Row]]) -> None:
+    async def _feed(self, call: _Call[Row], tenant: str, entries: Sequence[_Entry[Item, Row]]) -> None:
         """Put ``entries`` into the passages' lane as room appears, until all are in or the call is over."""
         room = asyncio.Event()
         self._room.add(room)
@@ -227,30 +175,36 @@ class Batcher(Generic[Item, Row]):
             begin = 0
             while begin < len(entries) and not call.over:
                 room.clear()
-                begin = self._enqueue_bulk(entries, begin)
+                begin = self._enqueue_bulk(tenant, entries, begin)
                 if begin < len(entries):
                     await room.wait()
         finally:
             self._room.discard(room)
 
-    def _enqueue_bulk(self, entries: Sequence[_Entry[Item, Row]], begin: int) -> int:
+    def _enqueue_bulk(self, tenant: str, entries: Sequence[_Entry[Item, Row]], begin: int) -> int:
         """Put in what fits, from ``begin``; the first entry that did not fit."""
         with self._changed:
-            free = self._limits.queue_tokens - self._bulk.tokens
+            room = self._bulk.room(tenant, self._limits.queue_tokens)
             end = begin
-            while end < len(entries) and (entries[end].tokens <= free or (end == begin and not self._bulk)):
-                free -= entries[end].tokens
+            if not self._bulk.held(tenant):
+                # However long it is, and however much others have waiting: it has its turn.
+                room -= entries[end].tokens
+                end += 1
+            while end < len(entries) and entries[end].tokens <= room:
+                room -= entries[end].tokens
                 end += 1
             if end > begin:
-                self._bulk.add(entries[begin:end])
+                self._bulk.add(tenant, entries[begin:end])
                 self._changed.notify_all()
         return end
 
-    def _leave(self, call: _Call[Row], lane: _Lane[Item, Row]) -> None:
+    def _leave(
+        self, call: _Call[Row], lane: Lane[_Entry[Item, Row]], entries: Sequence[_Entry[Item, Row]]
+    ) -> None:
         with self._changed:
             if not call.future.done() or call.future.cancelled() or call.future.exception() is not None:
                 call.over = True
-                lane.discard(call)
+                lane.discard(entries)
         self._calls -= 1
         self._make_room()
         if self._idle is not None and self._calls == 0:
@@ -260,11 +214,11 @@ class Batcher(Generic[Item, Row]):
         for room in self._room:
             room.set()
 
-    def _drain_s(self) -> float:
-        """How long the waiting queries will take at the measured rate."""
+    def _drain_s(self, tenant: str, new: int) -> float:
+        """How long the queries ahead of ``new`` tokens of a tenant's will take at the measured rate."""
         if not self._tokens_per_s:
             return _FIRST_RETRY_S
-        return self._queries.tokens / (self._tokens_per_s * self._limits.workers)
+        return self._queries.ahead(tenant, new) / (self._tokens_per_s * self._limits.workers)
 
     # -- the workers' side: threads ---------------------------------------------------------------
 
@@ -311,7 +265,7 @@ class Batcher(Generic[Item, Row]):
             return True
         return time.monotonic() - self._last_query_s > _QUIET_S
 
-    def _share(self, lane: _Lane[Item, Row], budget: int) -> int:
+    def _share(self, lane: Lane[_Entry[Item, Row]], budget: int) -> int:
         """What one of the free workers takes: all, or a part where others are free to take the rest."""
         return budget if self._free == 1 else min(budget, -(-lane.tokens // self._free))
 
@@ -320,7 +274,7 @@ class Batcher(Generic[Item, Row]):
             call.notify(self._make_room)
 
     def _measure(self, batch: Sequence[_Entry[Item, Row]], seconds: float) -> None:
-        rate = sum(map(_tokens_of, batch)) / max(seconds, 1e-6)
+        rate = _tokens(batch) / max(seconds, 1e-6)
         weight = _RATE_WEIGHT if self._tokens_per_s else 1.0
         self._tokens_per_s += weight * (rate - self._tokens_per_s)
 
@@ -369,3 +323,7 @@ class Batcher(Generic[Item, Row]):
         for call in calls:
             call.finish(error)
             self._wake_feeders(call)  # its feeder ends here, instead of waiting for room
+
+
+def _tokens(entries: Iterable[Entry]) -> int:
+    return sum(entry.tokens for entry in entries)

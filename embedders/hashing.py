@@ -63,11 +63,11 @@ class HashingEmbedder:
         """None: words are counted."""
         return None
 
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+    async def embed_queries(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Float32 ``(len(texts), dim)``. Raises BackendUnavailable after ``close``."""
         return self._embed(texts)
 
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    async def embed_passages(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Float32 ``(len(texts), dim)``. Raises BackendUnavailable after ``close``."""
         return self._embed(texts)
 
@@ -76,11 +76,11 @@ class HashingEmbedder:
         """That of the texts' vectors."""
         return self._space.dim
 
-    async def encode_queries(self, texts: Sequence[str]) -> list[Encoded]:
+    async def encode_queries(self, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         """Vectors of the texts and of their words. Raises BackendUnavailable after ``close``."""
         return self._encode(texts)
 
-    async def encode_passages(self, texts: Sequence[str]) -> list[Encoded]:
+    async def encode_passages(self, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         """Vectors of the texts and of their words. Raises BackendUnavailable after ``close``."""
         return self._encode(texts)
 

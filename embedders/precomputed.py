@@ -46,11 +46,11 @@ class PrecomputedEmbedder:
         """None: words are counted."""
         return None
 
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+    async def embed_queries(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Raises FailedPrecondition."""
         raise self._refusal("queries")
 
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    async def embed_passages(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Raises FailedPrecondition."""
         raise self._refusal("documents")
 

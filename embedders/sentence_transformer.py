@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from embedders.base import Embedder, Encoded, Space, Vectors
 from embedders.batching import Batcher, BatchLimits
 from embedders.forward import Precision, TokenIds, fastest, first_of, pooling, run_batch, unit
+from embedders.lengths import TooLong, measure, refuse
 from embedders.options import parse_options
 from embedders.weights import DEFAULT_MODEL, Weights, find_weights
 from ragstone.errors import BackendUnavailable, Internal, InvalidArgument, RagstoneError
@@ -42,7 +43,9 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     """Only the first so many of each vector's numbers, for models trained to be cut there (Matryoshka
     representation learning, NeurIPS 2022); another space."""
     max_tokens: int | None = Field(None, ge=4, le=131_072)
-    """Longer texts are cut here."""
+    """The longest text that is read as a whole."""
+    too_long: TooLong = "truncate"
+    """Longer texts are cut there, and responses say so; or they are refused."""
     query_prompt: str | None = None
     passage_prompt: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -97,6 +100,7 @@ class SentenceTransformerEmbedder:
         self._truncating = _copy(backend)
         max_tokens = _max_tokens(model, options.max_tokens)
         self._truncating.enable_truncation(max_tokens)
+        self._too_long = options.too_long
         self._space = Space(
             name=weights.name,
             dim=_dim(model, options.dim),
@@ -124,55 +128,62 @@ class SentenceTransformerEmbedder:
         """The model's tokenizer, without truncation or padding."""
         return self._tokenizer
 
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+    async def embed_queries(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Float32 ``(len(texts), dim)``; before passages. Raises Overloaded, BackendUnavailable."""
-        return await self._embed(self._space.query_prompt, texts, bulk=False)
+        return await self._embed(self._space.query_prompt, texts, bulk=False, tenant=tenant)
 
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    async def embed_passages(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Float32 ``(len(texts), dim)``; waits for room in the queue. Raises BackendUnavailable."""
-        return await self._embed(self._space.passage_prompt, texts, bulk=True)
+        return await self._embed(self._space.passage_prompt, texts, bulk=True, tenant=tenant)
 
     @property
     def token_dim(self) -> int:
         """The width of the model's last layer."""
         return self._token_dim
 
-    async def encode_queries(self, texts: Sequence[str]) -> list[Encoded]:
+    async def encode_queries(self, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         """Vectors and token vectors of one pass; before passages. Raises Overloaded, BackendUnavailable."""
-        return await self._encode(self._space.query_prompt, texts, bulk=False)
+        return await self._encode(self._space.query_prompt, texts, bulk=False, tenant=tenant)
 
-    async def encode_passages(self, texts: Sequence[str]) -> list[Encoded]:
+    async def encode_passages(self, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         """Vectors and token vectors of one pass; waits for room. Raises BackendUnavailable."""
-        return await self._encode(self._space.passage_prompt, texts, bulk=True)
+        return await self._encode(self._space.passage_prompt, texts, bulk=True, tenant=tenant)
 
     async def close(self) -> None:
         """Finish what was accepted, then end the model's threads."""
         await self._batcher.close()
 
-    async def _embed(self, prompt: str, texts: Sequence[str], *, bulk: bool) -> Vectors:
-        rows = await self._rows(prompt, texts, bulk=bulk, tokens_too=False)
+    async def _embed(self, prompt: str, texts: Sequence[str], *, bulk: bool, tenant: str) -> Vectors:
+        rows = await self._rows(prompt, texts, bulk=bulk, tenant=tenant, tokens_too=False)
         return np.stack([row.vector for row in rows]) if rows else np.empty((0, self._space.dim), np.float32)
 
-    async def _encode(self, prompt: str, texts: Sequence[str], *, bulk: bool) -> list[Encoded]:
-        rows = await self._rows(prompt, texts, bulk=bulk, tokens_too=True)
+    async def _encode(self, prompt: str, texts: Sequence[str], *, bulk: bool, tenant: str) -> list[Encoded]:
+        rows = await self._rows(prompt, texts, bulk=bulk, tenant=tenant, tokens_too=True)
         return [
             Encoded(vector=row.vector, tokens=row.tokens, ids=row.ids)
             for row in rows
             if row.tokens is not None
         ]
 
-    async def _rows(self, prompt: str, texts: Sequence[str], *, bulk: bool, tokens_too: bool) -> list[_Row]:
+    async def _rows(
+        self, prompt: str, texts: Sequence[str], *, bulk: bool, tenant: str, tokens_too: bool
+    ) -> list[_Row]:
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         if sum(map(len, prompted)) <= _INLINE_CHARS:
-            ids = self._tokenise(prompted)
+            ids = self._read(prompted)
         else:
-            ids = await asyncio.to_thread(self._tokenise, prompted)
+            ids = await asyncio.to_thread(self._read, prompted)
         wanted = [_Text(one, tokens_too) for one in ids]
-        return await self._batcher.submit(wanted, list(map(len, ids)), bulk=bulk)
+        return await self._batcher.submit(wanted, list(map(len, ids)), bulk=bulk, tenant=tenant)
 
     def _width(self) -> int:
         with torch.inference_mode():
             return run_batch(self._forward, self._tokenise([""]), self._pad, self._device).tokens.shape[-1]
+
+    def _read(self, texts: list[str]) -> list[TokenIds]:
+        if self._too_long == "error":
+            refuse(measure(self._tokenizer, texts, limit=self._space.max_tokens))
+        return self._tokenise(texts)
 
     def _tokenise(self, texts: list[str]) -> list[TokenIds]:
         if len(texts) == 1:

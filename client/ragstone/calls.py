@@ -6,8 +6,8 @@ Both clients are thin shells around these: they differ only in how they wait.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypedDict
 from uuid import uuid4
@@ -28,6 +28,7 @@ from ragstone.types import (
     RerankScores,
     SearchResult,
     ServerInfo,
+    Truncation,
     VectorLike,
     Wait,
     WriteResult,
@@ -41,6 +42,8 @@ class Embeddings:
 
     vectors: tuple[array[float], ...]
     space: str
+    truncations: Mapping[int, Truncation] = field(default_factory=dict)
+    """The texts that were too long for the embedder, by their places: their ends are not in their vectors."""
 
 
 class Health(StrEnum):
@@ -214,7 +217,11 @@ def embed(collection: str, texts: Sequence[str], kind: str) -> Call[Embeddings]:
 def _embeddings(reply: Any) -> Embeddings:
     row = reply.dim * 4
     rows = (reply.values[start : start + row] for start in range(0, len(reply.values), row or 1))
-    return Embeddings(vectors=tuple(decode_floats(values) for values in rows), space=reply.space)
+    return Embeddings(
+        vectors=tuple(decode_floats(values) for values in rows),
+        space=reply.space,
+        truncations={i: wire.decode_truncation(cut) for i, cut in sorted(reply.truncations.items())},
+    )
 
 
 def rerank(collection: str, query_text: str, texts: Sequence[str]) -> Call[RerankScores]:

@@ -188,6 +188,14 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Truncation:
+    """A text of ``tokens`` tokens was cut to ``limit``, which is all that its embedder reads."""
+
+    tokens: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
     """Hits, and all that is needed to know what answered and how completely."""
 
@@ -204,6 +212,8 @@ class SearchResult:
     ``explain``."""
     adapter: QueryAdapter | None = None
     """Given when the query was in another space and was mapped into the version's."""
+    truncation: Truncation | None = None
+    """Given when the query's text was too long for the embedder: its end had no say in the dense leg."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -530,6 +540,8 @@ class Contexts:
     seq: int = 0
     degraded: tuple[str, ...] = ()
     adapter: QueryAdapter | None = None
+    """As in a ``SearchResult``."""
+    truncation: Truncation | None = None
     """As in a ``SearchResult``."""
 
 

@@ -39,6 +39,7 @@ from ragstone.types import (
     SearchResult,
     ServerInfo,
     TextDelta,
+    Truncation,
     Usage,
     VectorLike,
     Wait,
@@ -261,6 +262,8 @@ def put_result(message: retrieval_pb2.SearchResult, result: SearchResult) -> Non
     message.plan.update(result.plan)
     if result.adapter is not None:
         message.adapter.CopyFrom(encode_adapter(result.adapter))
+    if result.truncation is not None:
+        message.truncation.CopyFrom(encode_truncation(result.truncation))
     put_hits(message.hits, result.hits)
 
 
@@ -276,7 +279,18 @@ def decode_result(message: retrieval_pb2.SearchResult) -> SearchResult:
         next_page_token=message.next_page_token,
         plan=dict(message.plan),
         adapter=decode_adapter(message.adapter) if message.HasField("adapter") else None,
+        truncation=decode_truncation(message.truncation) if message.HasField("truncation") else None,
     )
+
+
+def encode_truncation(truncation: Truncation) -> retrieval_pb2.Truncation:
+    """How a text was cut."""
+    return retrieval_pb2.Truncation(tokens=truncation.tokens, limit=truncation.limit)
+
+
+def decode_truncation(message: retrieval_pb2.Truncation) -> Truncation:
+    """The reverse of ``encode_truncation``."""
+    return Truncation(tokens=message.tokens, limit=message.limit)
 
 
 def decode_embed_kind(number: int) -> str:
@@ -311,6 +325,7 @@ def encode_event(event: AnswerEvent) -> retrieval_pb2.AnswerResponse:
                 seq=event.seq,
                 degraded=event.degraded,
                 adapter=None if event.adapter is None else encode_adapter(event.adapter),
+                truncation=None if event.truncation is None else encode_truncation(event.truncation),
             )
             put_hits(contexts.hits, event.hits)
             return retrieval_pb2.AnswerResponse(contexts=contexts)
@@ -340,6 +355,7 @@ def _decode_contexts(message: retrieval_pb2.Contexts) -> Contexts:
         seq=message.seq,
         degraded=tuple(message.degraded),
         adapter=decode_adapter(message.adapter) if message.HasField("adapter") else None,
+        truncation=decode_truncation(message.truncation) if message.HasField("truncation") else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,10 +23,20 @@ from ragstone.types import (
     RerankScores,
     SearchResult,
     ServerInfo,
+    Truncation,
     Version,
     Wait,
     WriteResult,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """Vectors ``(n, dim)`` of texts, their space, and by their places those texts that were cut."""
+
+    vectors: NDArray[np.float32]
+    space: str
+    truncations: Mapping[int, Truncation] = field(default_factory=dict)
 
 
 class Application(Protocol):
@@ -226,10 +237,11 @@ class Application(Protocol):
         """The events of one answer. Closing the iterator stops the work."""
         ...
 
-    async def embed(
-        self, collection: str, texts: Sequence[str], *, kind: str
-    ) -> tuple[NDArray[np.float32], str]:
-        """Vectors ``(len(texts), dim)`` and their space; ``kind`` is ``query`` or ``passage``."""
+    async def embed(self, collection: str, texts: Sequence[str], *, kind: str, tenant: str) -> Embedded:
+        """Vectors ``(len(texts), dim)``; ``kind`` is ``query`` or ``passage``.
+
+        Raises InvalidArgument naming each ``texts[i]`` that is too long for an embedder that does not cut.
+        """
         ...
 
     async def rerank(

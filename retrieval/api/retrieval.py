@@ -74,9 +74,16 @@ class RetrievalServicer:
     async def embed(self, request: pb.EmbedRequest, caller: Caller) -> pb.EmbedResponse:
         """Embed."""
         kind = wire.decode_embed_kind(request.kind)
-        vectors, space = await self._app.embed(request.collection, list(request.texts), kind=kind)
-        rows = np.ascontiguousarray(vectors, dtype="<f4")
-        return pb.EmbedResponse(values=rows.tobytes(), dim=rows.shape[1], space=space)
+        embedded = await self._app.embed(
+            request.collection, list(request.texts), kind=kind, tenant=caller.tenant
+        )
+        rows = np.ascontiguousarray(embedded.vectors, dtype="<f4")
+        return pb.EmbedResponse(
+            values=rows.tobytes(),
+            dim=rows.shape[1],
+            space=embedded.space,
+            truncations={i: wire.encode_truncation(cut) for i, cut in embedded.truncations.items()},
+        )
 
     async def rerank(self, request: pb.RerankRequest, caller: Caller) -> pb.RerankResponse:
         """Rerank."""

@@ -20,6 +20,7 @@ from ragstone.types import (
     Document,
     Hit,
     SearchResult,
+    Truncation,
     Usage,
 )
 
@@ -105,7 +106,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def search_json(result: SearchResult) -> dict[str, Any]:
-    """A search's result; ``plan`` and ``adapter`` only where there are any."""
+    """A search's result; ``plan``, ``adapter`` and ``truncation`` only where there are any."""
     value: dict[str, Any] = {
         "hits": [hit_json(hit) for hit in result.hits],
         "version": result.version,
@@ -118,6 +119,8 @@ def search_json(result: SearchResult) -> dict[str, Any]:
         value["plan"] = dict(result.plan)
     if result.adapter is not None:
         value["adapter"] = asdict(result.adapter)
+    if result.truncation is not None:
+        value["truncation"] = asdict(result.truncation)
     return value
 
 
@@ -196,6 +199,14 @@ def result_line(result: SearchResult) -> str:
     if result.adapter is not None:
         line = f"{line}, asked in {result.adapter.from_space} ({result.adapter.kind})"
     return f"{line}, without: {', '.join(result.degraded)}" if result.degraded else line
+
+
+def truncation_line(cut: Truncation) -> str:
+    """That a query was cut, and where, on one line."""
+    return (
+        f"the query has {cut.tokens:,} tokens, of which the embedder read the first {cut.limit:,}: "
+        "only the lexical leg knows the rest"
+    )
 
 
 def plan_lines(result: SearchResult) -> Iterator[str]:

@@ -115,6 +115,8 @@ def search(
             rerank=rerank_of(rerank, rerank_depth),
             timeout=timeout,
         )
+    if result.truncation is not None:
+        output.stderr().print(output.truncation_line(result.truncation), style="dim")
     if as_json:
         output.print_json(output.search_json(result))
         return
@@ -193,6 +195,8 @@ def ask(
         )
         for event in events:
             answer.add(event)
+            if isinstance(event, Contexts) and event.truncation is not None:
+                output.stderr().print(output.truncation_line(event.truncation), style="dim")
             if isinstance(event, TextDelta) and not as_json:
                 typer.echo(event.text, nl=False)
     if as_json:

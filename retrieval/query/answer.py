@@ -45,6 +45,7 @@ class Answerer:
             seq=result.seq,
             degraded=result.degraded,
             adapter=result.adapter,
+            truncation=result.truncation,
         )
         prompt = Prompt(
             question=query.text,

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 from pyroaring import BitMap64
 
+from embedders.base import Embedder
 from indexes.base import Explainable, Neighbours, Vectors
 from indexes.filters import parse
 from ragstone.errors import InvalidArgument, RagstoneError, SpaceMismatch
@@ -45,6 +46,8 @@ class Legs:
         self._new_models = new_models
         self.new_model: NewModel | None = None
         """The one in whose space the query is; None where that is the version's own."""
+        self.embedder: Embedder | None = None
+        """What embeds the query's text; None where that is not asked for."""
 
     def planned(self) -> dict[str, Leg]:
         """The legs that this query needs. Raises InvalidArgument for what they lack."""
@@ -60,6 +63,8 @@ class Legs:
         if query.mode in (Mode.HYBRID, Mode.DENSE):
             self.new_model = self._named_model()
             vector = self._given_vector()
+            if vector is None:
+                self.embedder = self._parts.embedder if self.new_model is None else self.new_model.embedder
             legs[telemetry.LEG_DENSE] = self._dense if vector is None else lambda: self._nearest(vector)
         return legs
 

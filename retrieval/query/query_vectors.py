@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TypeVar
 
 from cachetools import LRUCache
 
 from embedders.base import Embedder, Encoded, TokenEncoder, Vectors
+from ragstone.errors import InvalidArgument
 from retrieval.telemetry import Metrics
 
 T = TypeVar("T", Vectors, Encoded)
@@ -33,11 +35,13 @@ class QueryVectors:
 
     async def of(self, embedder: Embedder, text: str, *, tenant: str) -> Vectors:
         """A query's vector ``(1, dim)``, float32. Raises what the embedder raises; no failure is kept."""
-        return await self._found(_key(embedder, text, tenant, "vector"), lambda: embed_anew(embedder, text))
+        key = _key(embedder, text, tenant, "vector")
+        return await self._found(key, lambda: embed_anew(embedder, text, tenant=tenant))
 
     async def encoded(self, embedder: Embedder, text: str, *, tenant: str) -> Encoded:
         """A query's vector and tokens, of an embedder that is a ``TokenEncoder``. Raises as ``of`` does."""
-        return await self._found(_key(embedder, text, tenant, "tokens"), lambda: encode_anew(embedder, text))
+        key = _key(embedder, text, tenant, "tokens")
+        return await self._found(key, lambda: encode_anew(embedder, text, tenant=tenant))
 
     async def _found(self, key: _Key, compute: Callable[[], Awaitable[T]]) -> T:
         if self._cache is None:
@@ -52,16 +56,32 @@ class QueryVectors:
         return found  # type: ignore[return-value] # keys tell them apart
 
 
-async def embed_anew(embedder: Embedder, text: str) -> Vectors:
-    """A query's vector, computed whatever was asked before: for what is to be measured."""
-    return await embedder.embed_queries([text])
+async def embed_anew(embedder: Embedder, text: str, *, tenant: str) -> Vectors:
+    """A query's vector, computed whatever was asked before: for what is to be measured.
+
+    Raises what the embedder raises, with what is wrong in the text named ``text``.
+    """
+    with _naming_the_text():
+        return await embedder.embed_queries([text], tenant=tenant)
 
 
-async def encode_anew(embedder: Embedder, text: str) -> Encoded:
-    """A query's vector and tokens, computed whatever was asked before."""
+async def encode_anew(embedder: Embedder, text: str, *, tenant: str) -> Encoded:
+    """A query's vector and tokens, computed whatever was asked before. Raises as ``embed_anew`` does."""
     assert isinstance(embedder, TokenEncoder)
-    [encoded] = await embedder.encode_queries([text])
+    with _naming_the_text():
+        [encoded] = await embedder.encode_queries([text], tenant=tenant)
     return encoded
+
+
+@contextmanager
+def _naming_the_text() -> Iterator[None]:
+    try:
+        yield
+    except InvalidArgument as exc:
+        if not exc.violations:
+            raise
+        # To the embedder it was the only one of its texts.
+        raise InvalidArgument.at("text", exc.violations[0].description) from exc
 
 
 def once(encode: Encode) -> Encode:

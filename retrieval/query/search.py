@@ -12,8 +12,9 @@ from time import perf_counter
 from pyroaring import BitMap64
 
 from embedders.base import Embedder, Encoded, Vectors
+from embedders.lengths import truncations
 from ragstone.errors import InvalidPageToken, RagstoneError
-from ragstone.types import Hit, LegScore, Mode, Query, SearchResult
+from ragstone.types import Hit, LegScore, Mode, Query, SearchResult, Truncation
 from retrieval import telemetry
 from retrieval.query.deadlines import Deadline
 from retrieval.query.fusion import Fused, explain, fuse
@@ -95,7 +96,9 @@ class Searcher:
 
     async def on(self, snapshot: Snapshot, query: Query) -> SearchResult:
         """What a leased snapshot answers, whichever version serves. Raises as ``search`` does."""
-        request = _Request(query, "", Deadline(None), Stopwatch(), embed_anew, encode_anew)
+        name = snapshot.collection.name
+        embed, encode = partial(embed_anew, tenant=name), partial(encode_anew, tenant=name)
+        request = _Request(query, "", Deadline(None), Stopwatch(), embed, encode)
         return await self._answer(snapshot, request, {})
 
     async def _search(
@@ -173,6 +176,7 @@ class Searcher:
             embed = _out_of_one_pass(parts.embedder, encode, embed)
         legs = Legs(snapshot, query, depth, watch, embed, new_models)
         rankings, degraded = await run_legs(legs.planned())
+        truncation = await _truncation(legs.embedder, query.text)
         with watch.stage(telemetry.STAGE_FUSE):
             fused = fuse(rankings, fusion)
         stage = await self._rerank(snapshot, request, fused, window, before, encode)
@@ -203,6 +207,7 @@ class Searcher:
             next_page_token=token,
             plan=plan,
             adapter=None if legs.new_model is None else legs.new_model.told,
+            truncation=truncation,
         )
 
     async def _rerank(
@@ -250,6 +255,11 @@ def _out_of_one_pass(own: Embedder, encode: Encode, otherwise: EmbedQuery) -> Em
         return await otherwise(embedder, text)
 
     return embed
+
+
+async def _truncation(embedder: Embedder | None, text: str) -> Truncation | None:
+    """How the query's text was cut when it was embedded; the same whether its vector was kept or is new."""
+    return None if embedder is None else (await truncations(embedder, [text])).get(0)
 
 
 def _lease(collection: OpenCollection, query: Query) -> AbstractContextManager[Snapshot]:

@@ -94,7 +94,7 @@ class Adapting:
                 )
                 self._tell(collection, version, NewModel(model, None, told))
                 rows = await self._sample(collection)
-                new, old = await self._vectors(rows, version, model, serving.parts.embedder, rest)
+                new, old = await self._vectors(rows, collection.row.name, model, serving.parts.embedder, rest)
                 picked = await asyncio.to_thread(
                     pick, new, old, new_space=model.space, old_space=serving.parts.embedder.space
                 )
@@ -135,7 +135,7 @@ class Adapting:
         return list({row.text_hash: row for row in rows}.values())
 
     async def _vectors(
-        self, rows: Sequence[ChunkRow], version: VersionRow, model: Embedder, serving: Embedder, rest: Rest
+        self, rows: Sequence[ChunkRow], tenant: str, model: Embedder, serving: Embedder, rest: Rest
     ) -> tuple[Vectors, Vectors]:
         """The sample in the new space and in the old one, float32 ``(n, dim)`` each.
 
@@ -149,19 +149,20 @@ class Adapting:
         news, kept = [], []
         for start in range(0, len(rows), _AT_ONCE):
             began = monotonic()
-            new, found = await self._embed(model, rows[start : start + _AT_ONCE])
+            new, found = await self._embed(model, rows[start : start + _AT_ONCE], tenant)
             news.append(new)
             kept.append(found)
             await rest(monotonic() - began)
         there = np.concatenate(kept)
         return np.concatenate(news)[there], old[~missing][there]
 
-    async def _embed(self, model: Embedder, rows: Sequence[ChunkRow]) -> tuple[Vectors, Found]:
+    async def _embed(self, model: Embedder, rows: Sequence[ChunkRow], tenant: str) -> tuple[Vectors, Found]:
         """As the new model embeds a query; as a passage, kept for the rebuild, where that is the same."""
         if model.space.query_prompt == model.space.passage_prompt:
-            return await PassageVectors(model, self._sources.embeddings, Progress()).of(rows, {})
-        vectors = await model.embed_queries([passage_text(row.title, row.text) for row in rows])
-        return vectors, np.ones(len(rows), np.bool_)
+            vectors = PassageVectors(model, self._sources.embeddings, Progress(), tenant=tenant)
+            return await vectors.of(rows, {})
+        texts = [passage_text(row.title, row.text) for row in rows]
+        return await model.embed_queries(texts, tenant=tenant), np.ones(len(rows), np.bool_)
 
     def _judge(self, picked: Picked, texts: int) -> QueryAdapter:
         measured, limit = picked.measurement, self._settings.adapter_recall

@@ -75,11 +75,15 @@ class Applier:
         version: VersionRow,
         sources: Sources,
         *,
+        tenant: str,
         settings: IndexingSettings,
         max_pending_chunks: int,
         rest: Rest | None = None,
     ) -> None:
-        """``rest`` is awaited after each piece of catching up, with the seconds that it took."""
+        """``tenant`` is for whom the embedder works: the collection, by its name.
+
+        ``rest`` is awaited after each piece of catching up, with the seconds that it took.
+        """
         self._parts = parts
         self._collection_id = version.collection_id
         self._chunking = version.chunking
@@ -109,7 +113,7 @@ class Applier:
         self.head = 0
         """The last journal position that the applier knows of."""
         self.progress = Progress()
-        self._vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress)
+        self._vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress, tenant=tenant)
 
     @property
     def pending_chunks(self) -> int:

@@ -175,6 +175,7 @@ class Collections:
             parts,
             version,
             self._sources,
+            tenant=collection.name,
             settings=self._settings.indexing,
             max_pending_chunks=self._settings.limits.max_pending_chunks,
             rest=rest,

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from embedders.base import Embedder, Vectors
+from embedders.base import Vectors
 from indexes.base import Neighbours, SearchParams
 from ragstone.errors import FailedPrecondition
 from ragstone.types import Comparison, Gate, QuerySource
@@ -81,7 +81,7 @@ async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec
             name="recall@10", passed=True, value=1.0, limit=limit, detail="not measured: no texts to ask with"
         )
     # One at a time: searches of now stand in the same queue.
-    queries = np.concatenate([await _embed(parts.embedder, text, rest) for text in texts])
+    queries = np.concatenate([await _embed(candidate, text, rest) for text in texts])
     found = await parts.dense.search(queries, _K)
     truth = await parts.dense.search(queries, _K, params=SearchParams(exact=True))
     share = _share_found(found, truth)
@@ -89,9 +89,9 @@ async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec
     return Gate(name="recall@10", passed=share >= limit, value=round(share, 4), limit=limit, detail=told)
 
 
-async def _embed(embedder: Embedder, text: str, rest: Rest) -> Vectors:
+async def _embed(candidate: Snapshot, text: str, rest: Rest) -> Vectors:
     began = monotonic()
-    vectors = await embedder.embed_queries([text])
+    vectors = await candidate.parts.embedder.embed_queries([text], tenant=candidate.collection.name)
     await rest(monotonic() - began)
     return vectors
 

@@ -42,10 +42,16 @@ class Progress:
 
 
 class PassageVectors:
-    """Vectors of one embedder's space. ``progress`` is told what was embedded, found, and refused."""
+    """Vectors of one embedder's space. ``progress`` is told what was embedded, found, and refused.
 
-    def __init__(self, embedder: Embedder, embeddings: Embeddings, progress: Progress) -> None:
+    ``tenant`` is for whom the embedder works: a collection by its name.
+    """
+
+    def __init__(
+        self, embedder: Embedder, embeddings: Embeddings, progress: Progress, *, tenant: str
+    ) -> None:
         self._embedder = embedder
+        self._tenant = tenant
         self._embeddings = embeddings
         self._progress = progress
 
@@ -61,7 +67,7 @@ class PassageVectors:
         if not missing.any():
             return vectors, _all(rows)
         lacking = [row for row, lacks in zip(rows, missing, strict=True) if lacks]
-        fresh = await self._embed(lacking, self._embedder.embed_passages)
+        fresh = await self._embed(lacking, partial(self._embedder.embed_passages, tenant=self._tenant))
         vectors = np.array(vectors)
         found = ~missing
         for i in np.flatnonzero(missing):
@@ -77,7 +83,7 @@ class PassageVectors:
         by_text: dict[str, Encoded] = {}
 
         async def encode(texts: Sequence[str]) -> Vectors:
-            encoded = await encoder.encode_passages(texts)
+            encoded = await encoder.encode_passages(texts, tenant=self._tenant)
             by_text.update(zip(texts, encoded, strict=True))
             return np.stack([one.vector for one in encoded])
 

@@ -61,7 +61,8 @@ class Planner:
         if known:
             missing = await self._sources.embeddings.count_missing(space.id, collection_id, chunking)
         texts = [passage_text(title, chunk.text) for title, chunk in sample.chunks[:_TEXTS]]
-        embed_s, build = await _embed_s(embedder, texts), await self._build(wanted, space.dim)
+        embed_s = await _embed_s(embedder, texts, serving.collection.name)
+        build = await self._build(wanted, space.dim)
         words = serving.parts.lexical.stats()
         lexical_bytes = words.bytes_on_disk / max(1, words.live) * chunks
         raw = chunks * space.dim * 4
@@ -129,12 +130,12 @@ class _Build:
         return self.seconds * rows / _ROWS * max(1.0, math.log(max(2, rows)) / math.log(_ROWS))
 
 
-async def _embed_s(embedder: Embedder, texts: Sequence[str]) -> float:
+async def _embed_s(embedder: Embedder, texts: Sequence[str], tenant: str) -> float:
     """Seconds a text, measured now, beside whatever else the machine does."""
     if not texts:
         return 0.0
     start = perf_counter()
-    await embedder.embed_passages(texts)
+    await embedder.embed_passages(texts, tenant=tenant)
     return (perf_counter() - start) / len(texts)
 
 

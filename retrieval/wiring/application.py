@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from embedders.base import Vectors
+from embedders.lengths import truncations
 from generator.base import Generator
 from indexes.directory import Lock
 from indexes.metadata import decode_metadata
@@ -31,6 +32,7 @@ from ragstone.types import (
     Wait,
     WriteResult,
 )
+from retrieval.api.application import Embedded
 from retrieval.config import Settings
 from retrieval.ingest.writer import Writer
 from retrieval.query.answer import Answerer
@@ -288,14 +290,19 @@ class Ragstone:
             async for event in events:
                 yield event
 
-    async def embed(self, collection: str, texts: Sequence[str], *, kind: str) -> tuple[Vectors, str]:
+    async def embed(self, collection: str, texts: Sequence[str], *, kind: str, tenant: str) -> Embedded:
         """The vectors of texts in the collection's serving space."""
         with self._collections.get(collection).lease() as snapshot:
             embedder = snapshot.parts.embedder
             if kind not in ("query", "passage"):
                 raise InvalidArgument.at("kind", f"is {kind!r}; 'query' and 'passage' are known")
-            embed = embedder.embed_queries if kind == "query" else embedder.embed_passages
-            return await embed(texts), embedder.space.id
+            passages = kind == "passage"
+            embed = embedder.embed_passages if passages else embedder.embed_queries
+            return Embedded(
+                vectors=await embed(texts, tenant=tenant),
+                space=embedder.space.id,
+                truncations=await truncations(embedder, texts, passages=passages),
+            )
 
     async def rerank(
         self, collection: str, query: str, texts: Sequence[str], *, deadline_s: float | None

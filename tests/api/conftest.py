@@ -43,11 +43,13 @@ from ragstone.types import (
     ServerInfo,
     TextDelta,
     Traffic,
+    Truncation,
     Usage,
     Version,
     Wait,
     WriteResult,
 )
+from retrieval.api.application import Embedded
 from retrieval.api.server import Server, ServerOptions
 from retrieval.telemetry import Metrics
 
@@ -381,9 +383,16 @@ class FakeApplication:
         finally:
             self.stopped.set()
 
-    async def embed(self, collection: str, texts: Sequence[str], *, kind: str) -> tuple[Any, str]:
-        self._called("embed", kind=kind)
-        return np.array([[len(text), 1.0] for text in texts], "f"), "s"
+    async def embed(self, collection: str, texts: Sequence[str], *, kind: str, tenant: str) -> Embedded:
+        """Reads the first eight letters of a text."""
+        self._called("embed", kind=kind, tenant=tenant)
+        return Embedded(
+            vectors=np.array([[len(text), 1.0] for text in texts], "f"),
+            space="s",
+            truncations={
+                i: Truncation(tokens=len(text), limit=8) for i, text in enumerate(texts) if len(text) > 8
+            },
+        )
 
     async def rerank(
         self, collection: str, query: str, texts: Sequence[str], *, deadline_s: float | None

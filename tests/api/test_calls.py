@@ -21,6 +21,7 @@ from ragstone import (
     Recipe,
     Rerank,
     TextDelta,
+    Truncation,
     Usage,
 )
 
@@ -173,7 +174,13 @@ async def test_embedding_gives_rows_in_order_and_their_space(either: Any, app: A
     embedded = await either.embed("docs", ["a", "bb"], kind="passage")
     assert [list(row) for row in embedded.vectors] == [[1.0, 1.0], [2.0, 1.0]]
     assert embedded.space == "s"
+    assert embedded.truncations == {}
     assert app.calls[-1][1]["kind"] == "passage"
+
+
+async def test_embedding_tells_which_texts_were_cut(either: Any) -> None:
+    embedded = await either.embed("docs", ["short", "a long text", "long as well"])
+    assert embedded.truncations == {1: Truncation(tokens=11, limit=8), 2: Truncation(tokens=12, limit=8)}
 
 
 async def test_scores_of_a_reranker_come_in_the_order_of_the_texts(either: Any, app: Any) -> None:

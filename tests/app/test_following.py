@@ -122,7 +122,7 @@ async def test_a_model_that_is_away_delays_indexing_and_loses_nothing(
     real = HashingEmbedder.embed_passages
     calls = 0
 
-    async def flaky(self: HashingEmbedder, texts: Sequence[str]) -> np.ndarray:
+    async def flaky(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> np.ndarray:
         nonlocal calls
         calls += 1
         if calls < 3:
@@ -140,7 +140,7 @@ async def test_a_passage_that_the_model_refuses_is_parked_counted_and_found_by_i
 ) -> None:
     real = HashingEmbedder.embed_passages
 
-    async def picky(self: HashingEmbedder, texts: Sequence[str]) -> np.ndarray:
+    async def picky(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> np.ndarray:
         if any("number 13" in text for text in texts):
             raise Internal("cannot embed this")
         return await real(self, texts)
@@ -157,7 +157,7 @@ async def test_identical_texts_are_embedded_once(app: App, monkeypatch: pytest.M
     real = HashingEmbedder.embed_passages
     embedded: list[str] = []
 
-    async def counting(self: HashingEmbedder, texts: Sequence[str]) -> np.ndarray:
+    async def counting(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> np.ndarray:
         embedded.extend(texts)
         return await real(self, texts)
 

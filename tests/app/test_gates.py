@@ -196,8 +196,8 @@ async def test_a_version_compared_with_itself_is_all_alike(filled: App) -> None:
 
 
 async def test_a_vector_is_asked_of_versions_in_its_space_alone(filled: App) -> None:
-    vector, _ = await filled.ragstone.embed("docs", ["lamp"], kind="query")
-    await filled.search(Query(vector=vector[0], mode=Mode.DENSE))
+    embedded = await filled.ragstone.embed("docs", ["lamp"], kind="query", tenant="t")
+    await filled.search(Query(vector=embedded.vectors[0], mode=Mode.DENSE))
     await filled.search(Query(text="lamp"))
     version = await rebuilt(filled, WORSE)
     found = await filled.ragstone.compare_versions(

@@ -69,11 +69,11 @@ async def test_one_pass_makes_the_query_s_vector_and_its_tokens(
     await app.upsert(*DOCUMENTS)
     passes: list[str] = []
 
-    async def counting(self: HashingEmbedder, texts: Sequence[str]) -> list[Encoded]:
+    async def counting(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         passes.extend(texts)
         return self._encode(texts)
 
-    async def never(*args: object) -> object:
+    async def never(*args: object, **options: object) -> object:
         raise AssertionError("a second pass")
 
     monkeypatch.setattr(HashingEmbedder, "encode_queries", counting)

@@ -78,7 +78,7 @@ async def test_a_search_that_is_refused_has_no_stages(app: App, scrape: Scrape) 
 async def test_searches_without_a_leg_are_counted_under_it(
     app: App, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def down(*args: object) -> object:
+    async def down(*args: object, **options: object) -> object:
         raise BackendUnavailable("the model is away")
 
     await app.upsert(*DOCUMENTS)
@@ -106,7 +106,7 @@ async def test_a_leg_that_stays_behind_has_a_lag(
     away = True
     embed = HashingEmbedder.embed_passages
 
-    async def embed_or_fail(self: HashingEmbedder, texts: Sequence[str]) -> Vectors:
+    async def embed_or_fail(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         if away:
             raise BackendUnavailable("the model is away")
         return await embed(self, texts)
@@ -124,7 +124,7 @@ async def test_a_leg_that_stays_behind_has_a_lag(
 async def test_a_passage_that_the_model_refuses_is_counted(
     app: App, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def picky(self: HashingEmbedder, texts: Sequence[str]) -> np.ndarray:
+    async def picky(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> np.ndarray:
         raise InvalidArgument("cannot embed this")
 
     monkeypatch.setattr(HashingEmbedder, "embed_passages", picky)

@@ -112,7 +112,7 @@ async def test_the_answer_says_which_version_space_and_position_it_comes_from(fi
 async def test_a_leg_that_fails_is_named_and_the_other_answers(
     filled: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def down(*args: object) -> object:
+    async def down(*args: object, **options: object) -> object:
         raise BackendUnavailable("the model is away")
 
     snapshot = filled.ragstone._collections.get("docs").snapshot

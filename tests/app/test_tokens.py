@@ -64,11 +64,11 @@ async def test_every_chunk_has_token_vectors_and_a_deleted_one_has_none(late: Ap
 async def test_one_pass_of_the_model_feeds_both_indexes(late: App, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[str] = []
 
-    async def counting(self: HashingEmbedder, texts: Sequence[str]) -> list[Encoded]:
+    async def counting(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> list[Encoded]:
         passes.extend(texts)
         return self._encode(texts)
 
-    async def never(*args: object) -> object:
+    async def never(*args: object, **options: object) -> object:
         raise AssertionError("a second pass")
 
     monkeypatch.setattr(HashingEmbedder, "encode_passages", counting)
@@ -97,7 +97,7 @@ async def test_an_index_that_is_lost_is_filled_again_beside_the_others(settings:
 async def test_a_rebuild_into_another_index_copies_the_tokens(
     late: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(*args: object) -> object:
+    async def never(*args: object, **options: object) -> object:
         raise AssertionError("a text was encoded twice")
 
     with monkeypatch.context() as patched:

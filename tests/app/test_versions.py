@@ -133,7 +133,7 @@ async def test_recall_is_measured_once_however_much_is_written_meanwhile(
     real = HashingEmbedder.embed_queries
     asked: list[str] = []
 
-    async def writing(self: HashingEmbedder, texts: list[str]) -> Any:
+    async def writing(self: HashingEmbedder, texts: list[str], *, tenant: str = "") -> Any:
         asked.extend(texts)
         await filled.upsert(Document(id=f"during {len(asked)}", text="A light is lit at dusk."))
         return await real(self, texts)
@@ -229,7 +229,7 @@ async def test_a_restart_goes_on_with_a_rebuild(settings: Settings, monkeypatch:
 async def test_an_embedder_that_gives_nan_fails_the_rebuild_and_touches_nothing_else(
     filled: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: HashingEmbedder, texts: list[str]) -> Any:
+    async def broken(self: HashingEmbedder, texts: list[str], *, tenant: str = "") -> Any:
         return np.full((len(texts), self.space.dim), np.nan, dtype=np.float32)
 
     before = await filled.search(SEA)
@@ -263,7 +263,7 @@ async def test_a_failed_gate_refuses_with_its_numbers_and_force_is_written_down(
 ) -> None:
     real = HashingEmbedder.embed_passages
 
-    async def picky(self: HashingEmbedder, texts: list[str]) -> Any:
+    async def picky(self: HashingEmbedder, texts: list[str], *, tenant: str = "") -> Any:
         if self.space.dim == 96 and any("number 13." in text for text in texts):
             raise RagstoneError("cannot embed this")
         return await real(self, texts)
@@ -323,7 +323,7 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the other space's model does not answer."""
     real = HashingEmbedder.embed_passages
 
-    async def hanging(self: HashingEmbedder, texts: list[str]) -> Any:
+    async def hanging(self: HashingEmbedder, texts: list[str], *, tenant: str = "") -> Any:
         if self.space.dim == 96:
             await asyncio.sleep(3_600)
         return await real(self, texts)

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from ragstone import errors
-from ragstone.types import Citation, Hit, LegScore, SearchResult, Usage
+from ragstone.types import Citation, Hit, LegScore, SearchResult, Truncation, Usage
 from retrieval.cli import output
 
 LEG = LegScore(leg="dense", rank=1, score=0.5, contribution=0.25)
@@ -19,6 +19,12 @@ def test_a_search_prints_exactly_the_documented_keys() -> None:
     value = output.search_json(SearchResult(hits=(HIT,), version="v1", space="s", seq=3))
     assert list(value) == ["hits", "version", "space", "seq", "degraded", "timings_ms"]
     assert list(value["hits"][0]) == ["chunk_id", "document_id", "score", "text", "metadata"]
+
+
+def test_a_search_tells_that_its_text_was_cut() -> None:
+    cut = Truncation(tokens=1_200, limit=256)
+    assert output.search_json(SearchResult(truncation=cut))["truncation"] == {"tokens": 1_200, "limit": 256}
+    assert "1,200 tokens, of which the embedder read the first 256" in output.truncation_line(cut)
 
 
 def test_legs_come_with_a_hit_that_explains_itself() -> None:

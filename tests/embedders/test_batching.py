@@ -57,9 +57,9 @@ async def batcher(
 
 
 def submit(
-    to: Batcher[int, Vectors], *items: int, bulk: bool = False, tokens: int = 1
+    to: Batcher[int, Vectors], *items: int, bulk: bool = False, tokens: int = 1, tenant: str = ""
 ) -> asyncio.Task[list[Vectors]]:
-    return asyncio.ensure_future(to.submit(items, [tokens] * len(items), bulk=bulk))
+    return asyncio.ensure_future(to.submit(items, [tokens] * len(items), bulk=bulk, tenant=tenant))
 
 
 async def entered(model: Model) -> None:
@@ -72,18 +72,24 @@ async def settle() -> None:
 
 
 @given(
-    calls=st.lists(st.tuples(st.lists(st.integers(0, 10_000), max_size=30), st.booleans()), max_size=12),
+    calls=st.lists(
+        st.tuples(st.lists(st.integers(0, 10_000), max_size=30), st.booleans(), st.sampled_from("abc")),
+        max_size=12,
+    ),
     workers=st.integers(1, 3),
     batch=st.integers(1, 200),
 )
 async def test_every_caller_gets_its_own_rows_in_its_own_order(
-    calls: list[tuple[list[int], bool]], workers: int, batch: int
+    calls: list[tuple[list[int], bool, str]], workers: int, batch: int
 ) -> None:
     async with batcher(rows, workers=workers, batch=batch, queue=100_000) as shared:
         got = await asyncio.gather(
-            *(shared.submit(items, list(map(length, items)), bulk=bulk) for items, bulk in calls)
+            *(
+                shared.submit(items, list(map(length, items)), bulk=bulk, tenant=tenant)
+                for items, bulk, tenant in calls
+            )
         )
-    for (items, _), vectors in zip(calls, got, strict=True):
+    for (items, _, _), vectors in zip(calls, got, strict=True):
         np.testing.assert_array_equal(vectors, rows(items))
 
 
@@ -157,6 +163,57 @@ async def test_a_full_queue_refuses_queries_and_says_when_to_come_back() -> None
         await asyncio.gather(running, waiting)
 
 
+async def test_a_tenant_that_fills_the_queue_is_refused_and_others_still_get_in() -> None:
+    model = Model()
+    async with batcher(model, queue=100) as shared:
+        running = submit(shared, 0)
+        await entered(model)
+        flood = [submit(shared, i, tokens=5, tenant="flood") for i in range(1, 40)]
+        await settle()
+        light = submit(shared, 99, tokens=5, tenant="light")
+        await settle()
+        assert not light.done()
+        refused = [task for task in flood if task.done()]
+        assert refused
+        assert all(isinstance(task.exception(), Overloaded) for task in refused)
+        model.gate.set()
+        np.testing.assert_array_equal(await light, rows([99]))
+        await asyncio.gather(running, *flood, return_exceptions=True)
+
+
+async def test_who_has_much_waiting_is_told_to_come_back_later_than_who_has_little() -> None:
+    model = Model()
+    async with batcher(model, queue=100) as shared:
+        model.gate.set()
+        await submit(shared, 0)  # a first rate
+        model.gate.clear()
+        running = submit(shared, 0)
+        await asyncio.sleep(0.05)
+        kept = submit(shared, *range(16), tokens=5, tenant="flood")
+        await settle()
+        waits = []
+        for tenant in ("flood", "light"):
+            with pytest.raises(Overloaded) as caught:
+                await shared.submit([1], [21], tenant=tenant)
+            waits.append(caught.value.retry_after_s or 0)
+        assert waits[0] > waits[1] > 0
+        model.gate.set()
+        await asyncio.gather(running, kept)
+
+
+async def test_a_huge_import_does_not_hold_up_another() -> None:
+    model = Model()
+    async with batcher(model, batch=4, queue=40) as shared:
+        huge = submit(shared, *range(400), bulk=True, tenant="huge")
+        await entered(model)
+        small = submit(shared, *range(1000, 1008), bulk=True, tenant="small")
+        await settle()
+        model.gate.set()
+        await asyncio.gather(huge, small)
+    last = max(i for i, batch in enumerate(model.batches) if any(item >= 1000 for item in batch))
+    assert last < 8
+
+
 async def test_a_full_queue_makes_passages_wait_for_room() -> None:
     async with batcher(rows, batch=4, queue=8) as shared:
         got = await asyncio.gather(*(shared.submit(list(range(40)), [1] * 40, bulk=True) for _ in range(3)))
@@ -172,6 +229,21 @@ async def test_cancelled_entries_are_never_computed() -> None:
         gone, kept = submit(shared, 1), submit(shared, 2)
         await settle()
         gone.cancel()
+        await settle()
+        model.gate.set()
+        await asyncio.gather(running, kept)
+    assert model.batches == [[0], [2]]
+
+
+async def test_entries_whose_deadline_has_passed_are_never_computed() -> None:
+    model = Model()
+    async with batcher(model) as shared:
+        running = submit(shared, 0)
+        await entered(model)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await submit(shared, 1)
+        kept = submit(shared, 2)
         await settle()
         model.gate.set()
         await asyncio.gather(running, kept)

@@ -85,7 +85,7 @@ def test_texts_that_the_model_refuses_are_parked_and_hold_no_others_up(
 
             real = HashingEmbedder.embed_passages
 
-            async def picky(self: HashingEmbedder, texts: Any) -> Any:
+            async def picky(self: HashingEmbedder, texts: Any, *, tenant: str = "") -> Any:
                 if any(text.startswith(("Light 7 ", "Light 13 ")) for text in texts):
                     raise InvalidArgument("too odd")
                 return await real(self, texts)

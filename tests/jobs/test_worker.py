@@ -55,7 +55,7 @@ async def test_a_worker_embeds_all_that_is_missing_each_text_once(
     real = HashingEmbedder.embed_passages
     embedded: list[str] = []
 
-    async def counting(self: HashingEmbedder, texts: Sequence[str]) -> Vectors:
+    async def counting(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         embedded.extend(texts)
         return await real(self, texts)
 
@@ -71,7 +71,7 @@ async def test_texts_that_the_model_refuses_are_parked_and_hold_no_others_up(
 ) -> None:
     real = HashingEmbedder.embed_passages
 
-    async def picky(self: HashingEmbedder, texts: Sequence[str]) -> Vectors:
+    async def picky(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         vectors = await real(self, texts)
         for row, text in zip(vectors, texts, strict=True):
             if text.startswith(("Light 7 ", "Light 13 ")):
@@ -90,7 +90,7 @@ async def test_texts_that_the_model_refuses_are_parked_and_hold_no_others_up(
 async def test_a_model_that_is_broken_ends_the_worker_and_parks_nothing(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: HashingEmbedder, texts: Sequence[str]) -> Vectors:
+    async def broken(self: HashingEmbedder, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         raise Internal("the model is on fire")
 
     monkeypatch.setattr(HashingEmbedder, "embed_passages", broken)

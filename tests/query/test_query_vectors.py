@@ -23,9 +23,9 @@ class CountingEmbedder(HashingEmbedder):
         super().__init__(dim=dim)
         self.asked: list[str] = []
 
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+    async def embed_queries(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         self.asked += texts
-        return await super().embed_queries(texts)
+        return await super().embed_queries(texts, tenant=tenant)
 
 
 def kept(max_vectors: int = 8) -> QueryVectors:
@@ -90,7 +90,7 @@ async def test_a_query_is_encoded_once_for_all_who_wait() -> None:
         nonlocal calls
         calls += 1
         await asyncio.sleep(0)
-        return await encode_anew(embedder, "a light")
+        return await encode_anew(embedder, "a light", tenant="t")
 
     shared = once(encode)
     first, second = await asyncio.gather(shared(), shared())
@@ -101,7 +101,7 @@ async def test_a_query_is_encoded_once_for_all_who_wait() -> None:
 async def test_a_failure_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     embedder, vectors = CountingEmbedder(), kept()
 
-    async def full(_: Sequence[str]) -> Vectors:
+    async def full(_: Sequence[str], *, tenant: str) -> Vectors:
         raise Overloaded("too many texts wait for the embedder")
 
     with monkeypatch.context() as broken:

@@ -43,6 +43,7 @@ from ragstone.types import (
     ServerInfo,
     TextDelta,
     Traffic,
+    Truncation,
     Usage,
     Version,
     VersionEvent,
@@ -145,6 +146,7 @@ adapters = st.builds(
     texts=ints32,
     reason=text,
 )
+truncations = st.builds(Truncation, tokens=ints32, limit=ints32)
 results = st.builds(
     SearchResult,
     hits=st.lists(hits, max_size=3).map(tuple),
@@ -156,6 +158,7 @@ results = st.builds(
     next_page_token=text,
     plan=st.dictionaries(text, text, max_size=2),
     adapter=st.none() | adapters,
+    truncation=st.none() | truncations,
 )
 events = st.one_of(
     st.builds(TextDelta, text=text),
@@ -167,6 +170,7 @@ events = st.one_of(
         seq=counts,
         degraded=names,
         adapter=st.none() | adapters,
+        truncation=st.none() | truncations,
     ),
     st.builds(
         Citation,

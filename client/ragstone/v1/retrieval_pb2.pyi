@@ -143,8 +143,16 @@ class Hit(_message.Message):
     legs: _containers.RepeatedCompositeFieldContainer[LegScore]
     def __init__(self, chunk_id: _Optional[str] = ..., document_id: _Optional[str] = ..., score: _Optional[float] = ..., text: _Optional[str] = ..., title: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _values_pb2.Value]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., legs: _Optional[_Iterable[_Union[LegScore, _Mapping]]] = ...) -> None: ...
 
+class Truncation(_message.Message):
+    __slots__ = ("tokens", "limit")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    tokens: int
+    limit: int
+    def __init__(self, tokens: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
 class SearchResult(_message.Message):
-    __slots__ = ("hits", "version", "space", "seq", "degraded", "timings_ms", "next_page_token", "plan", "adapter")
+    __slots__ = ("hits", "version", "space", "seq", "degraded", "timings_ms", "next_page_token", "plan", "adapter", "truncation")
     class TimingsMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +176,7 @@ class SearchResult(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     version: str
     space: str
@@ -177,7 +186,8 @@ class SearchResult(_message.Message):
     next_page_token: str
     plan: _containers.ScalarMap[str, str]
     adapter: _values_pb2.QueryAdapter
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., next_page_token: _Optional[str] = ..., plan: _Optional[_Mapping[str, str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ...) -> None: ...
+    truncation: Truncation
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., next_page_token: _Optional[str] = ..., plan: _Optional[_Mapping[str, str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ..., truncation: _Optional[_Union[Truncation, _Mapping]] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("collection", "query")
@@ -216,20 +226,22 @@ class AnswerRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., query: _Optional[_Union[Query, _Mapping]] = ...) -> None: ...
 
 class Contexts(_message.Message):
-    __slots__ = ("hits", "version", "space", "seq", "degraded", "adapter")
+    __slots__ = ("hits", "version", "space", "seq", "degraded", "adapter", "truncation")
     HITS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     version: str
     space: str
     seq: int
     degraded: _containers.RepeatedScalarFieldContainer[str]
     adapter: _values_pb2.QueryAdapter
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ...) -> None: ...
+    truncation: Truncation
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ..., truncation: _Optional[_Union[Truncation, _Mapping]] = ...) -> None: ...
 
 class TextDelta(_message.Message):
     __slots__ = ("text",)
@@ -305,14 +317,23 @@ class EmbedRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[EmbedKind, str]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("values", "dim", "space")
+    __slots__ = ("values", "dim", "space", "truncations")
+    class TruncationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: Truncation
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[Truncation, _Mapping]] = ...) -> None: ...
     VALUES_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATIONS_FIELD_NUMBER: _ClassVar[int]
     values: bytes
     dim: int
     space: str
-    def __init__(self, values: _Optional[bytes] = ..., dim: _Optional[int] = ..., space: _Optional[str] = ...) -> None: ...
+    truncations: _containers.MessageMap[int, Truncation]
+    def __init__(self, values: _Optional[bytes] = ..., dim: _Optional[int] = ..., space: _Optional[str] = ..., truncations: _Optional[_Mapping[int, Truncation]] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
     __slots__ = ("collection", "query", "texts")
