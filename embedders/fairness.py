@@ -2,8 +2,8 @@
 
 Turns are by tokens served, as in start-time fair queueing (Goyal, Vin and Cheng 1996, "Start-time Fair
 Queueing", SIGCOMM), with one account a tenant, as in "Fairness in Serving Large Language Models" (Sheng et
-al. 2024, OSDI). Room is shared by a dynamic threshold (Choudhury and Hahne 1998, "Dynamic Queue Length Thresholds
-for Shared-Memory Packet Switches", IEEE/ACM ToN 6(2)).
+al. 2024, OSDI). Room is shared by a dynamic threshold (Choudhury and Hahne 1998, "Dynamic Queue Length
+Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2)).
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class Lane(Generic[E]):
     def room(self, tenant: str, limit: int) -> int:
         """How many tokens ``tenant`` may add where ``limit`` may wait in all; a share is left to others."""
         free = limit - self.tokens
-        return min(free, TENANT_SHARE * free - self.held(tenant))
+        # After it has come in, what it holds is still no more than its share of what is free then.
+        return min(free, (TENANT_SHARE * free - self.held(tenant)) // (TENANT_SHARE + 1))
 
     def held(self, tenant: str) -> int:
         """The tokens that ``tenant`` has waiting."""

@@ -106,7 +106,7 @@ async def test_pages_are_parts_of_one_reranked_ranking(late: App) -> None:
 async def test_a_model_that_is_away_leaves_the_lexical_leg_and_says_so(
     late: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*args: object) -> object:
+    async def away(*args: object, **options: object) -> object:
         raise BackendUnavailable("the model is away")
 
     for name in ("encode_queries", "embed_queries"):

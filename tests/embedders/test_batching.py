@@ -206,7 +206,7 @@ async def test_a_huge_import_does_not_hold_up_another() -> None:
     async with batcher(model, batch=4, queue=40) as shared:
         huge = submit(shared, *range(400), bulk=True, tenant="huge")
         await entered(model)
-        small = submit(shared, *range(1000, 1008), bulk=True, tenant="small")
+        small = submit(shared, *range(1000, 1006), bulk=True, tenant="small")
         await settle()
         model.gate.set()
         await asyncio.gather(huge, small)
