@@ -213,7 +213,7 @@ class SearchResult:
     adapter: QueryAdapter | None = None
     """Given when the query was in another space and was mapped into the version's."""
     truncation: Truncation | None = None
-    """Given when the query's text was too long for the embedder: its end had no say in the dense leg."""
+    """Given when the query's text was too long for the embedder, which read only its beginning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

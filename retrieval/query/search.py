@@ -34,7 +34,8 @@ from retrieval.query.rescoring import (
 from retrieval.store.journal import Journal
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.new_model import EmbedQuery, NewModel
-from retrieval.versions.recipe import FusionSpec, fusion_of
+from retrieval.versions.parts import Parts
+from retrieval.versions.recipe import LATE_INTERACTION, FusionSpec, fusion_of
 from retrieval.versions.routing import CollectionTraffic
 from retrieval.versions.snapshots import OpenCollection, Snapshot
 
@@ -176,12 +177,12 @@ class Searcher:
             embed = _out_of_one_pass(parts.embedder, encode, embed)
         legs = Legs(snapshot, query, depth, watch, embed, new_models)
         rankings, degraded = await run_legs(legs.planned())
-        truncation = await _truncation(legs.embedder, query.text)
         with watch.stage(telemetry.STAGE_FUSE):
             fused = fuse(rankings, fusion)
         stage = await self._rerank(snapshot, request, fused, window, before, encode)
         if stage.degraded:
             degraded = (*degraded, telemetry.LEG_RERANK)
+        truncation = await _truncation(_reader(legs, parts, window, degraded), query.text)
         ranked = stage.reranked.candidates
         if before:
             ranked = [(key, score) for key, score in ranked if key not in before]
@@ -255,6 +256,14 @@ def _out_of_one_pass(own: Embedder, encode: Encode, otherwise: EmbedQuery) -> Em
         return await otherwise(embedder, text)
 
     return embed
+
+
+def _reader(legs: Legs, parts: Parts, window: Window | None, degraded: Sequence[str]) -> Embedder | None:
+    """What read the query's text for the dense leg, or else for late interaction; None where nothing did."""
+    if legs.embedder is not None and telemetry.LEG_DENSE not in degraded:
+        return legs.embedder
+    encoded = window is not None and parts.recipe.reranker.kind == LATE_INTERACTION
+    return parts.embedder if encoded and telemetry.LEG_RERANK not in degraded else None
 
 
 async def _truncation(embedder: Embedder | None, text: str) -> Truncation | None:

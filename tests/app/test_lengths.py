@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from ragstone.errors import InvalidArgument
-from ragstone.types import Contexts, Document, Mode, Query, Recipe, Truncation
+from ragstone.types import Contexts, Document, Mode, Query, Recipe, Rerank, Truncation
 
 if TYPE_CHECKING:
     from tests.app.conftest import App
@@ -46,7 +46,13 @@ async def test_a_search_tells_that_its_text_was_cut_each_time(cutting: App) -> N
 
 
 async def test_nothing_is_cut_where_nothing_is_embedded(cutting: App) -> None:
-    assert (await cutting.search(Query(text=LONG, mode=Mode.LEXICAL), "long")).truncation is None
+    words = Query(text=LONG, mode=Mode.LEXICAL, rerank=Rerank(off=True))
+    assert (await cutting.search(words, "long")).truncation is None
+
+
+async def test_what_reads_only_to_rerank_tells_it_too(cutting: App) -> None:
+    result = await cutting.search(Query(text=LONG, mode=Mode.LEXICAL), "long")
+    assert (result.degraded, result.truncation) == ((), CUT)
 
 
 async def test_an_answer_tells_it_with_its_contexts(cutting: App) -> None:
