@@ -101,8 +101,8 @@ class RemoteEmbedder:
         """The tokenizer that the recipe names; None where words are counted."""
         return self._tokenizer
 
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Float32 ``(len(texts), dim)``; before passages.
+    async def embed_queries(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
+        """Float32 ``(len(texts), dim)``; before passages. Tenants do not take turns: the server batches.
 
         Raises InvalidArgument naming the ``texts[i]`` that the server refuses, Overloaded when it stays busy,
         BackendUnavailable when it does not answer or has another model now, Internal when it embeds other
@@ -110,7 +110,7 @@ class RemoteEmbedder:
         """
         return await self._accept(self._space.query_prompt, texts, bulk=False)
 
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    async def embed_passages(self, texts: Sequence[str], *, tenant: str = "") -> Vectors:
         """Float32 ``(len(texts), dim)``; after queries. Raises the errors of ``embed_queries``."""
         return await self._accept(self._space.passage_prompt, texts, bulk=True)
 
