@@ -162,6 +162,7 @@ class SearchOptions(TypedDict, total=False):
     min_seq: int | None
     request_key: str
     rerank: Rerank | bool | None
+    version: str
 
 
 def query(text: str, fusion: Fusion | str | None, rerank: Rerank | bool | None, **fields: Any) -> Query:

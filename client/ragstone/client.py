@@ -363,6 +363,7 @@ class AsyncClient:
         min_seq: int | None = None,
         request_key: str = "",
         rerank: Rerank | bool | None = None,
+        version: str = "",
         timeout: float | None = None,
     ) -> SearchResult:
         """The passages that answer a query, best first; ``Query`` says what each argument means.
@@ -385,6 +386,7 @@ class AsyncClient:
             page_token=page_token,
             min_seq=min_seq,
             request_key=request_key,
+            version=version,
         )
         return await self._connection.unary(calls.search(collection, asked), timeout)
 
@@ -424,6 +426,7 @@ class AsyncClient:
         space: str | None = None,
         request_key: str = "",
         rerank: Rerank | bool | None = None,
+        version: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[AnswerEvent]:
         """The answer to a question as it comes: Contexts, TextDelta, Citation, Usage, Done.
@@ -442,6 +445,7 @@ class AsyncClient:
             min_seq=min_seq,
             space=space,
             request_key=request_key,
+            version=version,
         )
         return self._connection.stream(calls.answer(collection, asked), timeout)
 

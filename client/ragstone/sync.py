@@ -351,6 +351,7 @@ class Client:
         min_seq: int | None = None,
         request_key: str = "",
         rerank: Rerank | bool | None = None,
+        version: str = "",
         timeout: float | None = None,
     ) -> SearchResult:
         """The passages that answer a query, best first; ``Query`` says what each argument means.
@@ -373,6 +374,7 @@ class Client:
             page_token=page_token,
             min_seq=min_seq,
             request_key=request_key,
+            version=version,
         )
         return self._connection.unary(calls.search(collection, asked), timeout)
 
@@ -412,6 +414,7 @@ class Client:
         space: str | None = None,
         request_key: str = "",
         rerank: Rerank | bool | None = None,
+        version: str = "",
         timeout: float | None = None,
     ) -> Iterator[AnswerEvent]:
         """The answer to a question as it comes: Contexts, TextDelta, Citation, Usage, Done.
@@ -430,6 +433,7 @@ class Client:
             min_seq=min_seq,
             space=space,
             request_key=request_key,
+            version=version,
         )
         return self._connection.stream(calls.answer(collection, asked), timeout)
 

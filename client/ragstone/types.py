@@ -169,6 +169,7 @@ class Query:
     ``request_key`` is who asks, a user or a session: while a new version is tried on a share of the searches,
     equal keys are answered by the same version. Left out, the tenant and the text take its place.
     ``rerank`` asks to rerank, or not to; left out, the recipe decides.
+    ``version`` is the one that answers: any that is open, whether it serves or not, and no canary instead.
     """
 
     text: str = ""
@@ -185,6 +186,7 @@ class Query:
     min_seq: int | None = None
     request_key: str = ""
     rerank: Rerank | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

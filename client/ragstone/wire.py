@@ -158,6 +158,7 @@ def encode_query(query: Query, at: str = "query.") -> retrieval_pb2.Query:
         request_key=query.request_key,
         space=query.space if query.vector is None else None,
         rerank=None if query.rerank is None else _encode_rerank(query.rerank, f"{at}rerank."),
+        version=query.version,
     )
 
 
@@ -179,6 +180,7 @@ def decode_query(message: retrieval_pb2.Query, *, vector: ToVector = decode_floa
         min_seq=message.min_seq if message.HasField("min_seq") else None,
         request_key=message.request_key,
         rerank=_decode_rerank(message.rerank) if message.HasField("rerank") else None,
+        version=message.version,
     )
 
 

@@ -56,6 +56,17 @@ SpaceOption = Annotated[
 ]
 
 
+VersionOption = Annotated[
+    str,
+    typer.Option(
+        "--version",
+        metavar="VERSION",
+        show_default="the one that serves",
+        help="Which open version answers: `ragstone versions list` shows them.",
+    ),
+]
+
+
 RerankOption = Annotated[
     bool | None,
     typer.Option("--rerank/--no-rerank", show_default="as the recipe says", help="Rerank the candidates."),
@@ -94,6 +105,7 @@ def search(
     rerank_depth: RerankDepthOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each leg thought of a hit.")] = False,
     space: SpaceOption = None,
+    version: VersionOption = "",
     request_key: RequestKeyOption = "",
     timeout: TimeoutOption = None,
     server: ServerOption = "",
@@ -111,6 +123,7 @@ def search(
             language=language,
             explain=explain,
             space=space,
+            version=version,
             request_key=request_key,
             rerank=rerank_of(rerank, rerank_depth),
             timeout=timeout,
@@ -174,6 +187,7 @@ def ask(
     where: FilterOption = "",
     rerank: RerankOption = None,
     space: SpaceOption = None,
+    version: VersionOption = "",
     request_key: RequestKeyOption = "",
     timeout: TimeoutOption = None,
     server: ServerOption = "",
@@ -189,6 +203,7 @@ def ask(
             mode=mode,
             filter=where,
             space=space,
+            version=version,
             request_key=request_key,
             rerank=rerank,
             timeout=timeout,

@@ -83,6 +83,7 @@ def _digest(query: Query, version_id: int, body: bytes) -> bytes:
             query.fusion,
             query.depth,
             query.rerank,
+            query.version,
         )
     )
     digest = hashlib.blake2b(identity.encode(), digest_size=_DIGEST)

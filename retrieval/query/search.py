@@ -68,8 +68,10 @@ class Searcher:
     ) -> SearchResult:
         """The best ``k`` hits after those that the query's page token has seen.
 
-        Raises InvalidArgument naming ``query.<field>``, SpaceMismatch with both spaces. In a hybrid search a
-        leg that fails is named in ``degraded``; when no leg answers, its error is raised.
+        A version that the query names answers itself: such a query is of no canary's or shadow's share, and
+        no sample of what clients ask. In a hybrid search a leg that fails is named in ``degraded``; when no
+        leg answers, its error is raised. Raises InvalidArgument naming ``query.<field>``, SpaceMismatch with
+        both spaces, NotFound and FailedPrecondition for a version that is not open.
         """
         return await self._search(collection, query, tenant, deadline_s, at="query")
 
@@ -109,7 +111,9 @@ class Searcher:
         encode = partial(self._query_vectors.encoded, tenant=tenant)
         request = _Request(query, tenant, Deadline(deadline_s), Stopwatch(), embed, encode)
         try:
-            if collection.traffic is None:
+            if query.version:
+                result = await self._named(collection, request)
+            elif collection.traffic is None:
                 result = await self._serve(collection, request)
             else:
                 result = await self._tried(collection, collection.traffic, request)
@@ -118,8 +122,16 @@ class Searcher:
                 raise exc.within(at) from exc
             raise
         self._metrics.searched(result.timings_ms, result.degraded)
-        collection.recording.heard(query)
+        if not query.version:
+            collection.recording.heard(query)
         return result
+
+    async def _named(self, collection: OpenCollection, request: _Request) -> SearchResult:
+        """What the version answers that the query names, whoever serves or is tried."""
+        version_id = collection.open_version(request.query.version)
+        serving = collection.snapshot.version.id == version_id
+        with collection.lease(version_id) as snapshot:
+            return await self._answer(snapshot, request, collection.new_models if serving else {})
 
     async def _tried(
         self, collection: OpenCollection, traffic: CollectionTraffic, request: _Request

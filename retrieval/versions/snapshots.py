@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ragstone.errors import NotFound
+from ragstone.errors import FailedPrecondition, NotFound
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier, Offer
 from retrieval.versions.new_model import NewModel
@@ -96,6 +96,16 @@ class OpenCollection:
         self.requests += 1
         with held.lease() as snapshot:
             yield snapshot
+
+    def open_version(self, name: str) -> int:
+        """The id of an open version. Raises NotFound, FailedPrecondition naming those that are open."""
+        by_name = {opened.snapshot.version.name: id for id, opened in self.followers.items()}
+        if name in by_name:
+            return by_name[name]
+        told = f"open are {', '.join(sorted(by_name))}"
+        if any(row.name == name for row in self.resting.values()):
+            raise FailedPrecondition(f"version {name} of {self.row.name!r} is not open; {told}")
+        raise NotFound(f"{self.row.name!r} has no version {name}; {told}")
 
     def offer(self, offer: Offer) -> None:
         """Hand a committed step to every follower. Steps must come in journal order."""

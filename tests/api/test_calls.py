@@ -111,6 +111,7 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         request_key="user 7",
         space="another",
         rerank=Rerank(depth=20, weight=0.25),
+        version="v2",
     )
     assert app.calls[-1][1]["query"] == Query(
         text="question",
@@ -126,6 +127,7 @@ async def test_every_argument_of_a_search_reaches_the_application(either: Any, a
         request_key="user 7",
         space="another",
         rerank=Rerank(depth=20, weight=0.25),
+        version="v2",
     )
 
 

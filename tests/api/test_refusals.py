@@ -35,6 +35,7 @@ GOOD = Document(id="1", text="text")
         ({"vector": []}, "query.vector.values"),
         ({"min_seq": -1}, "query.min_seq"),
         ({"request_key": "x" * 257}, "query.request_key"),
+        ({"version": "v" * 65}, "query.version"),
         ({"space": "x" * 513}, "query.space"),
         ({"collection": "Docs"}, "collection"),
         ({"collection": "x" * 64}, "collection"),

@@ -440,3 +440,42 @@ async def following(app: App, name: str) -> None:
     """Wait until a version is open again."""
     row = await Catalog(app.ragstone._database).version(app.ragstone._collections.get("docs").row.id, name)
     await app.ragstone._rebuilds.wait_until_following(row.id)
+
+
+# -- versions by name ------------------------------------------------------------------------------
+
+
+async def test_a_version_that_a_query_names_answers_whatever_is_tried(filled: App) -> None:
+    name = await ready(filled, ANOTHER_SPACE)
+    await set_traffic(filled, name, canary=1.0)
+    assert (await filled.search(DUSK)).version == name
+    for named in ("v1", name):
+        result = await filled.search(replace(DUSK, version=named))
+        assert (result.version, len(result.hits)) == (named, 10)
+
+
+async def test_a_query_that_names_a_version_is_nobody_s_share(filled: App) -> None:
+    name = await ready(filled)
+    await set_traffic(filled, name, shadow=1.0)
+    await filled.search(replace(DUSK, version="v1"))
+    await filled.search(DUSK)
+    assert (await until(lambda seen: seen.mirrored > 0, filled, name)).mirrored == 1
+    [recorded] = filled.ragstone._collections.get("docs").recording.queries()
+    assert not recorded.version
+
+
+async def test_further_pages_come_from_the_version_that_was_named(filled: App) -> None:
+    name = await ready(filled)
+    asked = replace(DUSK, version=name)
+    first = await filled.search(asked)
+    second = await filled.search(replace(asked, page_token=first.next_page_token))
+    assert second.version == name
+    assert not {hit.chunk_id for hit in first.hits} & {hit.chunk_id for hit in second.hits}
+
+
+async def test_a_version_that_is_not_open_is_refused_with_those_that_are(filled: App) -> None:
+    paused = (await filled.ragstone.create_version("docs", EQUAL, paused=True)).name
+    with pytest.raises(FailedPrecondition, match=f"{paused} of 'docs' is not open; open are v1"):
+        await filled.search(replace(DUSK, version=paused))
+    with pytest.raises(NotFound, match="no version v9; open are v1"):
+        await filled.search(replace(DUSK, version="v9"))

@@ -37,6 +37,7 @@ def test_without_a_token_nothing_has_been_seen() -> None:
         replace(QUERY, text="another question"),
         replace(QUERY, mode=Mode.DENSE),
         replace(QUERY, filter="year = 2020"),
+        replace(QUERY, version="v2"),
         replace(QUERY, vector=np.ones(4, np.float32)),
     ],
 )

@@ -53,6 +53,7 @@ def test_a_document_that_protobuf_cannot_carry(document: Document, field: str) -
         ({"fusion": Fusion(k=-(2**40))}, "query.fusion.k"),
         ({"space": SURROGATE}, "query.space"),
         ({"request_key": SURROGATE}, "query.request_key"),
+        ({"version": SURROGATE}, "query.version"),
     ],
 )
 def test_a_query_that_protobuf_cannot_carry(fields: dict[str, Any], field: str) -> None:

@@ -110,6 +110,7 @@ queries = st.builds(
     page_token=text,
     min_seq=st.none() | counts,
     request_key=text,
+    version=text,
     space=st.none() | text.filter(bool),
     rerank=st.none()
     | st.builds(Rerank, off=st.booleans(), depth=st.none() | ints32, weight=st.none() | floats),
