@@ -99,19 +99,21 @@ def best_documents(hits: Iterable[Hit], limit: int = 100) -> list[str]:
     return list(dict.fromkeys(hit.document_id for hit in hits))[:limit]
 
 
-def evaluate(rankings: Rankings, qrels: Qrels) -> dict[str, dict[str, float]]:
+def evaluate(
+    rankings: Rankings, qrels: Qrels, metrics: Iterable[str] = tuple(METRICS)
+) -> dict[str, dict[str, float]]:
     """Query id -> metric -> value, for every query of ``qrels``; one without a ranking scores 0.
 
     The rank itself is the score that ``ir_measures`` sees, so that its tie-breaking changes nothing.
     """
     import ir_measures
 
-    names = {ir_measures.parse_measure(theirs): ours for ours, theirs in METRICS.items()}
+    names = {ir_measures.parse_measure(METRICS[ours]): ours for ours in metrics}
     run = {
         qid: {document_id: float(-rank) for rank, document_id in enumerate(ids)}
         for qid, ids in rankings.items()
     }
-    values = {qid: dict.fromkeys(METRICS, 0.0) for qid in qrels}
+    values = {qid: dict.fromkeys(names.values(), 0.0) for qid in qrels}
     for metric in ir_measures.iter_calc(list(names), {q: dict(g) for q, g in qrels.items()}, run):
         if metric.query_id in values:
             values[metric.query_id][names[metric.measure]] = metric.value

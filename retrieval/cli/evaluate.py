@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ragstone import Client
 from ragstone.errors import NotFound
@@ -19,18 +18,19 @@ from retrieval.cli import beir, output
 from retrieval.cli.ingest import Reading, import_with_progress
 from retrieval.cli.options import (
     CollectionArgument,
+    DatasetOption,
     JsonOption,
     RecipeOption,
     ServerOption,
     connect,
     make_recipe,
-    shows_progress,
 )
 from retrieval.cli.search import (
     FusionOption,
     ModeOption,
     RerankDepthOption,
     RerankOption,
+    VersionOption,
     fusion_of,
     rerank_of,
 )
@@ -46,16 +46,7 @@ CALL_S: Final = 600.0
 
 def evaluate(
     collection: CollectionArgument,
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            "--dataset",
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="A test collection in the BEIR layout.",
-        ),
-    ],
+    dataset: DatasetOption,
     mode: ModeOption = Mode.HYBRID,
     fusion: FusionOption = None,
     depth: Annotated[
@@ -63,6 +54,7 @@ def evaluate(
     ] = None,
     rerank: RerankOption = None,
     rerank_depth: RerankDepthOption = None,
+    version: VersionOption = "",
     group_by: Annotated[
         str,
         typer.Option(
@@ -87,6 +79,7 @@ def evaluate(
             depth=depth,
             rerank=rerank_of(rerank, rerank_depth),
             min_seq=filled.seq,
+            version=version,
         )
         started = time.perf_counter()
         rankings = dict(_rank(client, filled, test.queries, ask))
@@ -121,7 +114,7 @@ def _rank(
 ) -> Iterator[tuple[str, list[str]]]:
     """The documents of each query, many queries a call."""
     ids = list(queries)
-    with _progress() as progress:
+    with output.counting() as progress:
         task = progress.add_task("searching", total=len(ids))
         for start in range(0, len(ids), BATCH):
             asked = {qid: replace(ask, text=str(queries[qid]["text"])) for qid in ids[start : start + BATCH]}
@@ -157,11 +150,6 @@ def _groups(
     for qid, row in values.items():
         grouped[str(queries[qid].get(key, ""))].append(row)
     return {group: beir.mean(rows)["ndcg@10"] for group, rows in sorted(grouped.items())}
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=output.stderr(), transient=True, disable=not shows_progress())
 
 
 def _show(report: Mapping[str, Any], *, as_json: bool) -> None:

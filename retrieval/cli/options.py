@@ -49,6 +49,16 @@ TimeoutOption = Annotated[
     float | None,
     typer.Option("--timeout", metavar="SECONDS", min=0.001, show_default=False, help="Deadline of a call."),
 ]
+DatasetOption = Annotated[
+    Path,
+    typer.Option(
+        "--dataset",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="A test collection in the BEIR layout.",
+    ),
+]
 RecipeOption = Annotated[
     Path | None,
     typer.Option(

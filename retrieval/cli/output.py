@@ -11,6 +11,7 @@ from typing import Any, Final
 import typer
 from rich import box
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +24,7 @@ from ragstone.types import (
     Truncation,
     Usage,
 )
+from retrieval.cli.options import shows_progress
 
 SNIPPET_CHARS: Final = 280
 
@@ -53,6 +55,12 @@ def stdout() -> Console:
 def stderr() -> Console:
     """The console for progress, notes and errors."""
     return Console(stderr=True, highlight=False)
+
+
+def counting() -> Progress:
+    """A bar on stderr for what is counted, where somebody watches."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=stderr(), transient=True, disable=not shows_progress())
 
 
 def print_json(value: object) -> None:

@@ -71,7 +71,7 @@ class Rerank(_message.Message):
     def __init__(self, off: _Optional[bool] = ..., depth: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Query(_message.Message):
-    __slots__ = ("text", "vector", "k", "mode", "filter", "language", "fusion", "depth", "explain", "page_token", "min_seq", "request_key", "space", "rerank")
+    __slots__ = ("text", "vector", "k", "mode", "filter", "language", "fusion", "depth", "explain", "page_token", "min_seq", "request_key", "space", "rerank", "version")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class Query(_message.Message):
     REQUEST_KEY_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     RERANK_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     text: str
     vector: _values_pb2.Vector
     k: int
@@ -100,7 +101,8 @@ class Query(_message.Message):
     request_key: str
     space: str
     rerank: Rerank
-    def __init__(self, text: _Optional[str] = ..., vector: _Optional[_Union[_values_pb2.Vector, _Mapping]] = ..., k: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., filter: _Optional[str] = ..., language: _Optional[str] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ..., depth: _Optional[int] = ..., explain: _Optional[bool] = ..., page_token: _Optional[str] = ..., min_seq: _Optional[int] = ..., request_key: _Optional[str] = ..., space: _Optional[str] = ..., rerank: _Optional[_Union[Rerank, _Mapping]] = ...) -> None: ...
+    version: str
+    def __init__(self, text: _Optional[str] = ..., vector: _Optional[_Union[_values_pb2.Vector, _Mapping]] = ..., k: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., filter: _Optional[str] = ..., language: _Optional[str] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ..., depth: _Optional[int] = ..., explain: _Optional[bool] = ..., page_token: _Optional[str] = ..., min_seq: _Optional[int] = ..., request_key: _Optional[str] = ..., space: _Optional[str] = ..., rerank: _Optional[_Union[Rerank, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class LegScore(_message.Message):
     __slots__ = ("leg", "rank", "score", "contribution")
