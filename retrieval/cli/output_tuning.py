@@ -33,7 +33,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What tuning found. The first one measured is what the others are held against, the last the chosen one."""
+    """What tuning found. The first one measured is held against the others, the last is the chosen one."""
 
     collection: str
     seed: int

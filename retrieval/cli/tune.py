@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -56,8 +57,8 @@ def tune(
 ) -> None:
     """Choose fusion, depth, reranking and version by one half of judged queries; measure on the other half.
 
-    All open versions take part: build one for each length of chunks that is to be tried. What does not pay stays
-    as the default has it. `ragstone rebuild --recipe FILE` builds what was chosen.
+    All open versions take part: build one for each length of chunks that is to be tried. What does not pay
+    stays as the default has it. `ragstone rebuild --recipe FILE` builds what was chosen.
     """
     began = time.perf_counter()
     test = beir.load(dataset)
@@ -107,8 +108,8 @@ def _halves(test: beir.TestCollection, seed: int) -> tuple[list[str], list[str]]
     if min(sizes) < LEAST_QUERIES:
         raise InvalidArgument.at(
             "dataset",
-            f"has {sizes[0]} judged queries to tune on and {sizes[1]} to measure on; each half needs at least "
-            f"{LEAST_QUERIES}",
+            f"has {sizes[0]} judged queries to tune on and {sizes[1]} to measure on; "
+            f"each half needs at least {LEAST_QUERIES}",
         )
     return halves
 
@@ -157,7 +158,7 @@ def _choice(
         rerank = Rerank(depth=reranked) if reranks else Rerank(off=True)
         asked = Asked(version.name, dict(_candidates(target, version.name, texts, rerank)), qrels)
         task = target.progress.add_task(f"settings of {version.name}", total=None)
-        choices.append(choose(asked, reranks=reranks, heard=lambda task=task: target.progress.advance(task)))
+        choices.append(choose(asked, reranks=reranks, heard=partial(target.progress.advance, task)))
     return tuning.best_of(choices)
 
 
@@ -167,11 +168,11 @@ def _candidates(
     """Each leg's candidates, asked alone, so that all of them come, with the reranker's scores of all."""
     ask = Query(k=DEEPEST, depth=DEEPEST, explain=True, version=version, rerank=rerank)
     for batch in _batches(target.progress, f"asking {version}", list(texts.items())):
-        queries = [
-            replace(ask, text=text, mode=mode) for _, text in batch for mode in (Mode.DENSE, Mode.LEXICAL)
+        legs = [
+            [replace(ask, text=text, mode=mode) for _, text in batch] for mode in (Mode.DENSE, Mode.LEXICAL)
         ]
-        results = target.ask(*queries)
-        for (qid, _), dense, lexical in zip(batch, results[::2], results[1::2], strict=True):
+        results = target.ask(*legs[0], *legs[1])
+        for (qid, _), dense, lexical in zip(batch, results[: len(batch)], results[len(batch) :], strict=True):
             yield qid, candidates_of(dense, lexical)
 
 

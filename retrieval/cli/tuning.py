@@ -1,7 +1,7 @@
 """Tuning: which settings of fusion and reranking answer judged queries best. Pure.
 
-Each leg is asked once for more candidates than any setting takes; what a setting would answer follows from those by
-the very functions that a search fuses and blends with. A document ranks where its best chunk does.
+Each leg is asked once for as many candidates as any setting takes; what a setting would answer follows from
+those by the very functions that a search fuses and blends with. A document ranks where its best chunk does.
 """
 
 from __future__ import annotations
@@ -106,7 +106,11 @@ def recipe_of(version: Version, setting: Setting) -> Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """What one version's legs and its reranker made of one query; chunks are numbered in the order of their ids."""
+    """What one version's legs and its reranker made of one query.
+
+    Chunks are numbered in the order of their ids: so equal scores order by id, where the server orders them by
+    the age of the chunk.
+    """
 
     legs: Sequence[Ranking]
     reranked: Mapping[int, float]
@@ -231,7 +235,7 @@ class Choice:
 def choose(asked: Asked, *, reranks: bool, heard: Callable[[], None] = lambda: None) -> Choice:
     """The setting of one version to search with: the default hybrid, changed part by part where that pays.
 
-    ``reranks`` tells whether the version has a reranker; ``heard`` is called for each setting that was measured.
+    ``reranks`` tells whether the version has a reranker; ``heard`` is called for each setting measured.
     """
 
     def measured(setting: Setting) -> Values:

@@ -339,7 +339,9 @@ class Applier:
         self._metadata_seq = batch.seq
 
     async def _feed_lexical(self, batch: Step) -> None:
-        await self._parts.lexical.apply(text_batch(batch), seq=batch.seq)
+        await self._parts.lexical.apply(
+            text_batch(batch, title_boost=self._parts.recipe.lexical.title_boost), seq=batch.seq
+        )
 
     async def _feed_vectors(self, batch: Step, handed: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
         if self._parts.tokens is None or self._parts.tokens.applied_seq >= batch.seq:

@@ -74,6 +74,8 @@ class LexicalSpec(Backend):
 
     kind: str = "tantivy"
     context_chars: Annotated[int, Field(ge=0, le=100_000)] = 1500
+    title_boost: Annotated[int, Field(ge=0, le=10)] = 1
+    """How many times a title's terms count beside those of the text."""
 
 
 class TokensSpec(Backend):

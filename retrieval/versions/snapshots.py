@@ -99,7 +99,7 @@ class OpenCollection:
 
     def open_version(self, name: str) -> int:
         """The id of an open version. Raises NotFound, FailedPrecondition naming those that are open."""
-        by_name = {opened.snapshot.version.name: id for id, opened in self.followers.items()}
+        by_name = {opened.snapshot.version.name: key for key, opened in self.followers.items()}
         if name in by_name:
             return by_name[name]
         told = f"open are {', '.join(sorted(by_name))}"

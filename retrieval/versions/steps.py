@@ -33,11 +33,18 @@ def vector_batch(step: Step, vectors: Vectors, found: NDArray[np.bool_]) -> Vect
     return VectorBatch(keys=keys[found], vectors=vectors[found], deleted=_keys(step.deleted))
 
 
-def text_batch(step: Step) -> TextBatch:
-    """The lexical leg's part: each chunk with its title and its surroundings."""
+def text_batch(step: Step, *, title_boost: int = 1) -> TextBatch:
+    """The lexical leg's part: each chunk with its title and its surroundings.
+
+    The title's terms count ``title_boost`` times: BM25F with a weight of the title's own and one length for
+    both (Robertson, Zaragoza and Taylor, "Simple BM25 extension to multiple weighted fields", CIKM 2004).
+    """
     return TextBatch(
         keys=_keys([row.key for row in step.added]),
-        texts=[f"{row.title} {row.context}" if row.title else row.context for row in step.added],
+        texts=[
+            f"{f'{row.title} ' * title_boost}{row.context}" if row.title else row.context
+            for row in step.added
+        ],
         languages=[row.language for row in step.added],
         deleted=_keys(step.deleted),
     )

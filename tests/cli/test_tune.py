@@ -41,10 +41,10 @@ kind = "late_interaction"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each question names a document's rare word among common ones: BM25 knows which matters, hashing does not."""
+    """Each question names a document's rare word among common ones: BM25 knows which one matters."""
     folder = tmp_path_factory.mktemp("judged")
     (folder / "qrels").mkdir()
-    random = Random(3)  # noqa: S311 - nothing here is secret
+    random = Random(3)
 
     def common(n: int) -> str:
         return " ".join(random.choices(COMMON, k=n))

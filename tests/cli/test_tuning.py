@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 
@@ -29,7 +30,7 @@ from retrieval.versions.recipe import FusionSpec
 QUERIES = [f"q{n}" for n in range(60)]
 QRELS = {qid: {f"d{n}": 1} for n, qid in enumerate(QUERIES)}
 DOCUMENTS = [f"d{n}" for n in range(60)]
-RANDOM = Random(7)  # noqa: S311 - nothing here is secret
+RANDOM = Random(7)
 
 
 def ranking(leg: str, scores: Sequence[float]) -> Ranking:
@@ -174,7 +175,7 @@ def test_a_version_s_own_recipe_is_a_setting() -> None:
     assert setting == Setting(
         version="v1", fusion=FusionSpec(kind="rrf", k=10), rerank=Reranking(depth=30, weight=0.7)
     )
-    assert setting_of(Version(**{**_fields(version), "recipe": recipe_of(version, setting)})) == setting
+    assert setting_of(replace(version, recipe=recipe_of(version, setting))) == setting
 
 
 def test_without_late_interaction_no_token_vectors_are_kept() -> None:
@@ -184,7 +185,3 @@ def test_without_late_interaction_no_token_vectors_are_kept() -> None:
     recipe = recipe_of(version, Setting(version="v1"))
     assert (recipe.reranker, recipe.tokens) == ({"kind": "none"}, {"kind": "none"})
     assert recipe.chunker == {"kind": "tokens"}
-
-
-def _fields(version: Version) -> dict[str, object]:
-    return {name: getattr(version, name) for name in Version.__slots__}

@@ -1,5 +1,6 @@
 """Merging journal steps: the net effect, in any grouping."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +57,11 @@ def test_a_merged_step_stands_at_the_last_position(steps: list[Step]) -> None:
 
 def test_the_lexical_leg_reads_the_title_and_the_surroundings() -> None:
     assert text_batch(Step(seq=1, added=(row(1, "A title"),))).texts == ["A title the surroundings"]
+
+
+@pytest.mark.parametrize(
+    ("boost", "text"), [(0, "the surroundings"), (3, "A title A title A title the surroundings")]
+)
+def test_a_title_s_terms_count_as_often_as_the_recipe_says(boost: int, text: str) -> None:
+    step = Step(seq=1, added=(row(1, "A title"),))
+    assert text_batch(step, title_boost=boost).texts == [text]
