@@ -85,26 +85,36 @@ class Report:
 def show(report: Report) -> None:
     """Print the steps and the measurements as tables."""
     console = output.stdout()
-    table = Table(title=f"tuned on {report.train} queries", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("looked at", "best of it", "nDCG@10", "gain, 95%", ""):
-        table.add_column(column, overflow="fold")
+    steps = _table(
+        f"tuned on {report.train} queries", "looked at", "version", "best", "nDCG@10", "gain, 95%", ""
+    )
     for step in report.steps:
-        cells = (step.part, step.setting.told(), f"{step.ndcg:.4f}", interval(step.gain))
-        table.add_row(*cells, "chosen" if step.pays else "does not pay", style=None if step.pays else "dim")
-    console.print(table)
-    table = Table(title=f"measured on {report.test} others", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("", "setting", "nDCG@10", f"beside {report.measured[0].name}, 95%"):
-        table.add_column(column, overflow="fold")
+        cells = (step.part, *_cells(step.setting, step.ndcg), interval(step.gain))
+        steps.add_row(*cells, "chosen" if step.pays else "does not pay", style=None if step.pays else "dim")
+    console.print(steps)
+    gain = f"beside {report.measured[0].name}, 95%"
+    found = _table(f"measured on {report.test} others", "", "version", "setting", "nDCG@10", gain)
     for one in report.measured:
         told = "" if one is report.measured[0] else interval(report.gain(one))
-        table.add_row(one.name, one.setting.told(), f"{one.ndcg:.4f}", told)
-    console.print(table)
+        found.add_row(one.name, *_cells(one.setting, one.ndcg), told)
+    console.print(found)
     if report.unscored:
         console.print(
             f"The reranker had no time for all candidates of {report.unscored} queries: give fewer with "
             "--rerank-depth, or more with reranker.timeout_s."
         )
     console.print(f"It took {output.duration(report.seconds)}.", style="dim")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _cells(setting: Setting, ndcg: float) -> tuple[str, str, str]:
+    return setting.version, setting.told(), f"{ndcg:.4f}"
 
 
 def interval(gain: Interval) -> str:

@@ -74,12 +74,12 @@ class Setting:
         return Query(k=HITS, version=self.version, fusion=fusion, depth=spec.depth, rerank=asked)
 
     def told(self) -> str:
-        """The setting in words."""
+        """The setting in words, but for its version."""
         spec, rerank = self.fusion, self.rerank
-        fusion = f"rrf, k {spec.k}" if spec.kind == "rrf" else "weighted"
-        legs = f"dense {spec.dense_weight:g}, lexical {spec.lexical_weight:g}"
-        after = "no reranker" if rerank is None else f"reranked {rerank.depth}, weight {rerank.weight:g}"
-        return f"{self.version}: {fusion}, {legs}, depth {spec.depth}; {after}"
+        fusion = f"rrf ({spec.k})" if spec.kind == "rrf" else "weighted"
+        legs = f"dense {spec.dense_weight:g}, lexical {spec.lexical_weight:g}, depth {spec.depth}"
+        after = "" if rerank is None else f"; rerank {rerank.depth}, weight {rerank.weight:g}"
+        return f"{fusion}, {legs}{after}"
 
 
 def setting_of(version: Version) -> Setting:
@@ -108,8 +108,8 @@ def recipe_of(version: Version, setting: Setting) -> Recipe:
 class Candidates:
     """What one version's legs and its reranker made of one query.
 
-    Chunks are numbered in the order of their ids: so equal scores order by id, where the server orders them by
-    the age of the chunk.
+    Chunks are numbered in the order of their ids: so equal scores order by id, where the server orders them
+    by the age of the chunk.
     """
 
     legs: Sequence[Ranking]

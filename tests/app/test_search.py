@@ -202,3 +202,17 @@ async def test_min_seq_of_another_collection_does_not_hang(own: App) -> None:
     newest = (await own.upsert(Document(id="later", text="written last"))).seq
     query = Query(vector=np.eye(8, dtype=np.float32)[3], mode=Mode.DENSE, min_seq=newest)
     assert (await own.search(query, "own")).hits
+
+
+async def test_a_boosted_title_counts_more_than_the_text(app: App) -> None:
+    documents = [
+        Document(id="titled", title="Lighthouse keepers", text="Who they were and what they did by night."),
+        Document(id="told", text="A lighthouse, a second lighthouse, and a third lighthouse by the sea."),
+    ]
+    best = {}
+    for boost in (1, 5):
+        await app.ragstone.create_collection(f"boost-{boost}", Recipe(lexical={"title_boost": boost}))
+        await app.upsert(*documents, collection=f"boost-{boost}")
+        found = await app.found(Query(text="lighthouse", mode=Mode.LEXICAL), f"boost-{boost}")
+        best[boost] = found[0]
+    assert best == {1: "told", 5: "titled"}
