@@ -64,12 +64,11 @@ def fastest(
     Packed weights reach operators of PyTorch that carry no promise between versions, hence the comparison.
     Raises InvalidArgument where bfloat16 is asked for and is not to be had.
     """
-    plain = _whole_model(model)
+    plain = whole_model(model)
     with torch.inference_mode():
-        wanted = unit(run_batch(plain, probes, pad, model.device).pooled)
         for dtype in _dtypes(model.device, precision):
             for candidate in _candidates(model, dtype):
-                if _agrees(candidate, wanted, probes, pad, model.device, _AGREEMENT[dtype]):
+                if _agrees(candidate, plain, probes, pad, model.device, _AGREEMENT[dtype]):
                     return candidate
     if precision == "bfloat16":
         why = f"no pass in bfloat16 gives this model's vectors (cosine {_AGREEMENT[torch.bfloat16]}) here"
@@ -103,27 +102,35 @@ def _candidates(model: SentenceTransformer, dtype: torch.dtype) -> Iterator[Forw
             yield _mean_of(PackedBert(bert, dtype))
         packed = deepcopy(model).to(dtype)
         pack_linears(packed)
-        yield _whole_model(packed)
+        yield whole_model(packed)
     elif dtype != torch.float32:
-        yield _whole_model(deepcopy(model).to(dtype))
+        yield whole_model(deepcopy(model).to(dtype))
 
 
 def _agrees(
     forward: Forward,
-    wanted: Vectors,
+    plain: Forward,
     probes: Sequence[TokenIds],
     pad: int,
     device: torch.device,
     least: float,
 ) -> bool:
     try:
-        got = unit(run_batch(forward, probes, pad, device).pooled)
+        return least_cosine(forward, plain, probes, pad, device) >= least
     except (RuntimeError, AttributeError):  # some architectures read their layers' weights themselves
         return False
-    return bool(((got * wanted).sum(axis=1) >= least).all())
 
 
-def _whole_model(model: SentenceTransformer) -> Forward:
+def least_cosine(
+    forward: Forward, other: Forward, batch: Sequence[TokenIds], pad: int, device: torch.device
+) -> float:
+    """How far the vectors of two passes agree: that of the text on which they differ most."""
+    with torch.inference_mode():
+        a, b = (unit(run_batch(each, batch, pad, device).pooled) for each in (forward, other))
+    return float((a * b).sum(axis=1).min())
+
+
+def whole_model(model: SentenceTransformer) -> Forward:
     """The model as its authors wrote it, all modules in turn."""
 
     def forward(ids: Tensor, mask: Tensor | None) -> Pass:

@@ -11,6 +11,7 @@ from ragstone.errors import FailedPrecondition, InvalidArgument
 
 BACKENDS: Final[Mapping[str, str]] = {
     "sentence_transformer": "embedders.sentence_transformer:open_embedder",
+    "onnx": "embedders.onnx:open_embedder",
     "openai_http": "embedders.openai_http:open_embedder",
     "tei": "embedders.tei:open_embedder",
     "hashing": "embedders.hashing:open_embedder",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from embedders.base import Embedder, Encoded, Space, Vectors
 from embedders.batching import Batcher, BatchLimits
-from embedders.forward import Precision, TokenIds, fastest, first_of, pooling, run_batch, unit
+from embedders.forward import Forward, Precision, TokenIds, fastest, first_of, pooling, run_batch, unit
 from embedders.lengths import TooLong, measure, refuse
 from embedders.options import parse_options
 from embedders.weights import DEFAULT_MODEL, Weights, find_weights
@@ -33,8 +34,8 @@ _PROBES: Final = (
 )
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
-    """The recipe's ``embedder`` options; None leaves the choice to the model or the machine."""
+class ModelOptions(BaseModel, frozen=True, extra="forbid"):
+    """Of any kind that runs a model here; None leaves the choice to the model or the machine."""
 
     model: str = Field(DEFAULT_MODEL, min_length=1)
     """A model id or a folder."""
@@ -48,13 +49,26 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     """Longer texts are cut there, and responses say so; or they are refused."""
     query_prompt: str | None = None
     passage_prompt: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "auto"
-    """Of the products: bfloat16 where the machine is fast in it and the vectors agree, or as named."""
     workers: int | None = Field(None, ge=1, le=256)
     """Threads that run the model, each on one core."""
     batch_tokens: int | None = Field(None, ge=16, le=1_048_576)
     queue_tokens: int = Field(262_144, ge=16)
+
+
+class Options(ModelOptions, frozen=True, extra="forbid"):
+    """The recipe's ``embedder`` options."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    """Of the products: bfloat16 where the machine is fast in it and the vectors agree, or as named."""
+
+
+class Chooser(Protocol):
+    """Chooses how a model's pass is computed."""
+
+    def __call__(self, model: SentenceTransformer, probes: Sequence[TokenIds], *, pad: int) -> Forward:
+        """A pass that gives this model's vectors, for ``probes`` at least; ``pad`` is the padding's id."""
+        ...
 
 
 async def open_embedder(options: Mapping[str, Any]) -> Embedder:
@@ -70,12 +84,8 @@ async def open_embedder(options: Mapping[str, Any]) -> Embedder:
 def _load(options: Options) -> SentenceTransformerEmbedder:
     device = _device(options.device)
     weights = find_weights(options.model, options.revision)
-    # OpenMP's threads spin at their barriers; beside any busy neighbour (the event loop, a search) that makes
-    # a model some thirty times slower. One thread a call, and as many calls at once as there are cores, is
-    # as fast on an idle machine and stays so on a busy one.
-    torch.set_num_threads(1)
-    model = _open_model(weights.path, device)
-    return SentenceTransformerEmbedder(model, weights, options)
+    model = open_model(weights.path, device)
+    return SentenceTransformerEmbedder(model, weights, options, partial(fastest, precision=options.precision))
 
 
 class _Text(NamedTuple):
@@ -92,7 +102,9 @@ class _Row(NamedTuple):
 class SentenceTransformerEmbedder:
     """An ``Embedder`` and ``TokenEncoder`` over a loaded ``SentenceTransformer``, batched by tokens."""
 
-    def __init__(self, model: SentenceTransformer, weights: Weights, options: Options) -> None:
+    def __init__(
+        self, model: SentenceTransformer, weights: Weights, options: ModelOptions, choose: Chooser
+    ) -> None:
         backend = getattr(model.tokenizer, "_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise _wrong_model(f"{weights.name} has no fast tokenizer")
@@ -113,7 +125,7 @@ class SentenceTransformerEmbedder:
         _refuse_unpooled_prompts(model, self._space)
         self._pad = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
         self._device = model.device
-        whole = fastest(model, self._tokenise(list(_PROBES)), pad=self._pad, precision=options.precision)
+        whole = choose(model, self._tokenise(list(_PROBES)), pad=self._pad)
         self._forward = first_of(whole, self._space.dim)
         self._token_dim = self._width()
         self._batcher: Batcher[_Text, _Row] = Batcher(self._run, limits=_limits(options, model))
@@ -215,7 +227,15 @@ class SentenceTransformerEmbedder:
 # -- facts about a model -----------------------------------------------------------------------
 
 
-def _open_model(path: Path, device: str) -> SentenceTransformer:
+def open_model(path: Path, device: str) -> SentenceTransformer:
+    """The model in ``path``, in float32; PyTorch computes on one thread a call from then on.
+
+    Raises InvalidArgument where there is no model that loads.
+    """
+    # OpenMP's threads spin at their barriers; beside any busy neighbour (the event loop, a search) that makes
+    # a model some thirty times slower. One thread a call, and as many calls at once as there are cores, is
+    # as fast on an idle machine and stays so on a busy one.
+    torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # a log is no terminal
     try:
         model = SentenceTransformer(
@@ -233,7 +253,7 @@ def _device(wanted: str) -> str:
     return "cuda" if available and wanted != "cpu" else "cpu"
 
 
-def _limits(options: Options, model: SentenceTransformer) -> BatchLimits:
+def _limits(options: ModelOptions, model: SentenceTransformer) -> BatchLimits:
     """A CPU core does some 10,000 tokens a second: a bulk batch of 1,024 holds a query up for 0.1 s."""
     on_cpu = model.device.type == "cpu"
     workers = options.workers or (len(os.sched_getaffinity(0)) if on_cpu else 1)

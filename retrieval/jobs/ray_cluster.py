@@ -22,7 +22,7 @@ LOCAL: Final = "local"
 
 _OBJECT_STORE_BYTES: Final = 256 * 1024 * 1024
 """Of a local Ray. Texts pass through it, some slices a worker at a time."""
-_RUNS_A_MODEL: Final = ("sentence_transformer",)
+_RUNS_A_MODEL: Final = ("sentence_transformer", "onnx")
 """Embedders that take a thread for each core they see, unless their option ``workers`` says how many."""
 
 

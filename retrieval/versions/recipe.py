@@ -21,7 +21,7 @@ NONE: Final = "none"
 """The ``kind`` of a part that a version does without."""
 LATE_INTERACTION: Final = "late_interaction"
 """The ``kind`` of a reranker by token vectors: those that are kept, or made when they are asked for."""
-_KEEPS_TOKENS: Final = frozenset({"sentence_transformer"})
+_KEEPS_TOKENS: Final = frozenset({"sentence_transformer", "onnx"})
 """Embedders whose token vectors are kept, and used to rerank, unless the recipe says otherwise."""
 _READS: Final[Mapping[str, tuple[str, ...]]] = {DEFAULT_MODEL: ("en",)}
 """The languages of models: in others, reranking by their tokens does harm (measured on xquad)."""

@@ -1,6 +1,6 @@
 """Every embedder keeps the promises of the protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -9,16 +9,28 @@ from embedders.conformance import EMBEDDER_CHECKS, TOKEN_ENCODER_CHECKS, Check
 from embedders.registry import open_embedder
 from tests.embedders.servers import OpenAIServer, TeiServer
 
-LOCAL: Mapping[str, Mapping[str, Any]] = {
-    "hashing": {},
-    "sentence_transformer": {"device": "cpu", "workers": 2, "batch_tokens": 300},
+SMALL_BATCHES = {"workers": 2, "batch_tokens": 300}
+LOCAL: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "hashing": ("hashing", {}),
+    "sentence_transformer": ("sentence_transformer", {"device": "cpu", **SMALL_BATCHES}),
+    "onnx": ("onnx", SMALL_BATCHES),
+    "onnx, int8": ("onnx", {"precision": "int8", **SMALL_BATCHES}),
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Graphs are exported once for all checks, and not into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.mark.parametrize("check", EMBEDDER_CHECKS + TOKEN_ENCODER_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("kind", LOCAL)
-async def test_embedder(kind: str, check: Check) -> None:
-    await check(lambda: open_embedder(kind, LOCAL[kind]))
+@pytest.mark.parametrize("name", LOCAL)
+async def test_embedder(name: str, check: Check) -> None:
+    kind, options = LOCAL[name]
+    await check(lambda: open_embedder(kind, options))
 
 
 @pytest.mark.parametrize("check", EMBEDDER_CHECKS, ids=lambda check: check.__name__)

@@ -24,6 +24,8 @@ async def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
         ("sentence_transformer", {"device": "tpu"}, "device"),
         ("sentence_transformer", {"workers": 0}, "workers"),
         ("sentence_transformer", {"pooling": "cls"}, "pooling"),
+        ("onnx", {"device": "cuda"}, "device"),
+        ("onnx", {"precision": "bfloat16"}, "precision"),
         ("sentence_transformer", {"model": "./no/such/folder"}, "model"),
         ("openai_http", {"url": "http://localhost/v1"}, "model"),
         ("openai_http", {"url": "localhost:8000", "model": "m"}, "url"),
