@@ -1,4 +1,4 @@
-"""Models as ONNX graphs: exported once from their weights, quantised where asked, kept in the user's cache."""
+"""Models as ONNX graphs: exported once from their weights, quantised where asked, kept in a cache."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IDS: Final = "ids"
 MASK: Final = "mask"
 POOLED: Final = "pooled"
 TOKENS: Final = "tokens"
-"""The graph's inputs, int64 ``(n, length)``, and its outputs, float32 ``(n, dim)`` and ``(n, length, width)``."""
+"""The graph's inputs, int64 ``(n, length)``; its outputs, float32 ``(n, dim)``, ``(n, length, width)``."""
 
 _OPSET: Final = 23
 """The first with attention as one operator."""

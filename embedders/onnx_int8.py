@@ -34,7 +34,7 @@ def quantise(graph: bytes) -> tuple[bytes, int]:
         numpy_helper.from_array(np.array(_LARGEST, np.float32), f"{_PREFIX}_largest"),
         numpy_helper.from_array(np.array(_ZERO + 0.5, np.float32), f"{_PREFIX}_round"),
         numpy_helper.from_array(np.array(_ZERO, np.uint8), f"{_PREFIX}_zero"),
-        numpy_helper.from_array(_SMALLEST, f"{_PREFIX}_smallest"),
+        numpy_helper.from_array(np.array(_SMALLEST), f"{_PREFIX}_smallest"),
         numpy_helper.from_array(np.array([-1], np.int64), f"{_PREFIX}_last"),
     ]
     for matrix in matrices.values():
