@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -164,6 +166,20 @@ def client(server: RealServer) -> Iterator[Client]:
 def name() -> str:
     """A collection name that no other test has."""
     return f"c-{uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(request: pytest.FixtureRequest) -> Path:
+    """The folder of a small cross-encoder with real weights; it is trained when its script has changed."""
+    from tests.rerankers import train_cross_encoder
+
+    digest = hashlib.sha256(Path(train_cross_encoder.__file__).read_bytes()).hexdigest()[:12]
+    kept = request.config.cache.mkdir("cross-encoder") / digest
+    if not kept.is_dir():
+        fresh = train_cross_encoder.train(kept.with_name(f"{digest}-{os.getpid()}"))
+        with suppress(OSError):  # another process was quicker
+            fresh.rename(kept)
+    return kept
 
 
 @pytest.fixture(scope="session")
