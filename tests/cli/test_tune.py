@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from string import ascii_lowercase
 from typing import Any, Final
 
 import pytest
@@ -29,7 +30,7 @@ COMMON: Final = "the lamp of a tower was lit at dusk and ships came in from far 
 RECIPE: Final = """
 [embedder]
 kind = "hashing"
-dim = 32
+dim = 256
 [index]
 kind = "flat"
 [tokens]
@@ -41,16 +42,19 @@ kind = "late_interaction"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each question names a document's rare word among common ones: BM25 knows which one matters."""
+    """A question misspells a document's own word among common ones: only the dense leg makes it out."""
     folder = tmp_path_factory.mktemp("judged")
     (folder / "qrels").mkdir()
     random = Random(3)
+    own = ["".join(random.choices(ascii_lowercase, k=12)) for _ in range(DOCUMENTS)]
 
-    def common(n: int) -> str:
-        return " ".join(random.choices(COMMON, k=n))
+    def among_common(word: str, n: int) -> str:
+        return " ".join([*random.choices(COMMON, k=n), word, *random.choices(COMMON, k=n)])
 
-    corpus = [{"_id": f"d{n:02}", "text": f"{common(20)} rare{n} {common(20)}"} for n in range(DOCUMENTS)]
-    queries = [{"_id": f"q{n}", "text": f"{common(6)} rare{n} {common(6)}"} for n in range(DOCUMENTS)]
+    corpus = [{"_id": f"d{n:02}", "text": among_common(word, 10)} for n, word in enumerate(own)]
+    queries = [
+        {"_id": f"q{n}", "text": among_common(f"{word[:6]}x{word[6:]}", 3)} for n, word in enumerate(own)
+    ]
     for name, rows in (("corpus", corpus), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     judged = "".join(f"q{n}\td{n:02}\t1\n" for n in range(DOCUMENTS))
