@@ -14,32 +14,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import ir_measures
 import numpy as np
 import torch
-from ir_measures import R, nDCG
 from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks import report
+from benchmarks import judged, report
+from benchmarks.judged import Judged
 from benchmarks.models import minilm
 from benchmarks.texts import PROGRESS
 from embedders.base import Space
 from embedders.hashing import HashingEmbedder
-from retrieval.cli import beir
 from retrieval.versions.adapters.picking import Measurement, Picked, pick
 
 Vectors = NDArray[np.float32]
 
-DATA: Final = Path(os.environ.get("RAGSTONE_DATA", "../shared/data"))
 TEXTS: Final = 2_000
-K: Final = 10
 _LAYER: Final = 4
 _BATCH: Final = 32
 
@@ -126,71 +120,41 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _collection(name: str) -> list[Row]:
-    test = beir.load(DATA / name)
-    documents = list(_passages(test.corpus))
-    texts = [text for _, text in documents]
-    queries = {query_id: str(line["text"]) for query_id, line in test.queries.items()}
-    side = Side(_embed(texts, f"{name}: passages"), _embed(list(queries.values()), f"{name}: queries"))
-    ids = [document_id for document_id, _ in documents]
-    return [_pair(name, old, new, side, ids, list(queries), test.qrels) for old, new in PAIRS]
+    collection = judged.load(name)
+    side = Side(
+        _embed(collection.passages, f"{name}: passages"),
+        _embed(list(collection.queries.values()), f"{name}: queries"),
+    )
+    return [_pair(name, collection, old, new, side) for old, new in PAIRS]
 
 
-def _passages(corpus: Path) -> list[tuple[str, str]]:
-    lines = beir.read_lines(corpus)
-    return [(str(line["_id"]), f"{line.get('title', '')} {line['text']}".strip()) for line in lines]
-
-
-def _pair(
-    collection: str,
-    old: str,
-    new: str,
-    side: Side,
-    ids: Sequence[str],
-    asked: Sequence[str],
-    qrels: beir.Qrels,
-) -> Row:
-    sample = np.sort(np.random.default_rng(1).permutation(len(ids))[:TEXTS])
+def _pair(name: str, collection: Judged, old: str, new: str, side: Side) -> Row:
+    sample = np.sort(np.random.default_rng(1).permutation(len(collection.ids))[:TEXTS])
     picked: Picked = pick(
         side.passages[new][sample], side.passages[old][sample], new_space=SPACES[new], old_space=SPACES[old]
     )
     found = {
-        "anew": _nearest(side.queries[new], side.passages[new]),
-        "adapted": _nearest(picked.adapter.apply(side.queries[new]), side.passages[old]),
-        "old": _nearest(side.queries[old], side.passages[old]),
-        "none": _nearest(side.queries[new], side.passages[old]),
+        "anew": judged.nearest(side.queries[new], side.passages[new]),
+        "adapted": judged.nearest(picked.adapter.apply(side.queries[new]), side.passages[old]),
+        "old": judged.nearest(side.queries[old], side.passages[old]),
+        "none": judged.nearest(side.queries[new], side.passages[old]),
     }
-    judged = {way: _judge(rows, ids, asked, qrels) for way, rows in found.items()}
+    values = {way: judged.judge(collection, rows) for way, rows in found.items()}
     measured: Measurement = picked.measurement
     return Row(
-        collection=collection,
+        collection=name,
         old=old,
         new=new,
         kind=measured.kind,
         held_out=measured.recall,
         shared=_shared(found["anew"], found["adapted"]),
-        recall={way: values[0] for way, values in judged.items()},
-        ndcg={way: values[1] for way, values in judged.items()},
+        recall={way: recall for way, (recall, _) in values.items()},
+        ndcg={way: ndcg for way, (_, ndcg) in values.items()},
     )
 
 
 def _shared(wanted: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    return float(np.mean([len({*a} & {*b}) / K for a, b in zip(wanted, found, strict=True)]))
-
-
-def _nearest(queries: Vectors, rows: Vectors) -> NDArray[np.int64]:
-    return np.argsort(-(queries @ rows.T), axis=1, kind="stable")[:, :K]
-
-
-def _judge(
-    found: NDArray[np.int64], ids: Sequence[str], asked: Sequence[str], qrels: beir.Qrels
-) -> tuple[float, float]:
-    """Recall@10 and nDCG@10."""
-    run = {
-        query: {ids[row]: float(-rank) for rank, row in enumerate(rows)}
-        for query, rows in zip(asked, found, strict=True)
-    }
-    values = ir_measures.calc_aggregate([R @ K, nDCG @ K], {q: dict(g) for q, g in qrels.items()}, run)
-    return float(values[R @ K]), float(values[nDCG @ K])
+    return float(np.mean([len({*a} & {*b}) / judged.K for a, b in zip(wanted, found, strict=True)]))
 
 
 # -- spaces -----------------------------------------------------------------------------------
