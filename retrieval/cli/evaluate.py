@@ -82,7 +82,8 @@ def evaluate(
             version=version,
         )
         started = time.perf_counter()
-        rankings = dict(_rank(client, filled, test.queries, ask))
+        degraded: set[str] = set()
+        rankings = dict(_rank(client, filled, test.queries, ask, degraded))
         seconds = time.perf_counter() - started
     values = beir.evaluate(rankings, test.qrels)
     report: dict[str, Any] = {
@@ -90,6 +91,8 @@ def evaluate(
         "queries": len(values),
         "seconds": round(seconds, 3),
     }
+    if degraded:
+        report["degraded"] = len(degraded)
     if group_by:
         report["groups"] = _groups(values, test.queries, group_by)
     _show(report, as_json=as_json)
@@ -110,20 +113,26 @@ def _filled(client: Client, name: str, test: beir.TestCollection, recipe: Path |
 
 
 def _rank(
-    client: Client, collection: Collection, queries: Mapping[str, Mapping[str, Any]], ask: Query
+    client: Client,
+    collection: Collection,
+    queries: Mapping[str, Mapping[str, Any]],
+    ask: Query,
+    degraded: set[str],
 ) -> Iterator[tuple[str, list[str]]]:
-    """The documents of each query, many queries a call."""
+    """The documents of each query, many queries a call; ``degraded`` gets those that lack something."""
     ids = list(queries)
     with output.counting() as progress:
         task = progress.add_task("searching", total=len(ids))
         for start in range(0, len(ids), BATCH):
             asked = {qid: replace(ask, text=str(queries[qid]["text"])) for qid in ids[start : start + BATCH]}
-            for qid, hits in _hits(client, collection, asked).items():
+            for qid, hits in _hits(client, collection, asked, degraded).items():
                 yield qid, beir.best_documents(hits, DEPTH)
             progress.advance(task, len(asked))
 
 
-def _hits(client: Client, collection: Collection, asked: Mapping[str, Query]) -> dict[str, list[Hit]]:
+def _hits(
+    client: Client, collection: Collection, asked: Mapping[str, Query], degraded: set[str]
+) -> dict[str, list[Hit]]:
     """Follow the pages of each query until ``DEPTH`` documents are found, or there is no more.
 
     The first page is what a search sees by default; only what ranks below it is fetched in larger pages.
@@ -136,6 +145,8 @@ def _hits(client: Client, collection: Collection, asked: Mapping[str, Query]) ->
         following = {}
         for (qid, query), result in zip(asked.items(), results, strict=True):
             hits[qid] += result.hits
+            if result.degraded:
+                degraded.add(qid)
             enough = len(hits[qid]) >= MAX_HITS or len(beir.best_documents(hits[qid])) >= wanted
             if result.next_page_token and not enough:
                 following[qid] = replace(query, page_token=result.next_page_token, k=more)
