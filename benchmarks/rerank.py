@@ -239,12 +239,10 @@ def _quality(options: argparse.Namespace) -> Mapping[str, Any]:
             figures[name] = {
                 "reranked": _ndcg([*evaluate, "--rerank"]),
                 "fused": _ndcg([*evaluate, "--no-rerank"]),
-                "dense": _ndcg([*evaluate, "--no-rerank", "--mode", "dense"]),
-                "lexical": _ndcg([*evaluate, "--no-rerank", "--mode", "lexical"]),
             }
     report.show(
         "nDCG@10 with the default recipe",
-        ("", "reranked", "fused", "dense", "lexical"),
+        ("", "reranked", "fused"),
         [(name, *(f"{value:.4f}" for value in row.values())) for name, row in figures.items()],
         quiet=options.json,
     )
