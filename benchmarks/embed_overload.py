@@ -26,13 +26,16 @@ SENTENCES: Final = 3
 """In a query: the model's work, not that of asking, has to be what is too much."""
 _TICK_S: Final = 0.002
 _WARM_UP: Final = 400
+_LONG: Final = 262_144
+"""Tokens: the work of some twenty seconds on two cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overload:
     """What became of queries that came at ``offered`` a second; shares are of those."""
 
-    queue_tokens: int
+    queue_tokens: int | None
+    """None: as it is by default."""
     capacity: float
     """Queries a second of so many callers that the model is never idle."""
     offered: float
@@ -71,7 +74,7 @@ class _Log:
 
 
 def overload(options: argparse.Namespace) -> Sequence[Mapping[str, object]]:
-    """With the queue as it is by default, and with one that drains in half of the deadline."""
+    """With the queue as it is by default, and with one that holds far more than the deadline allows."""
     found = asyncio.run(_both(options))
     report.show(
         f"{options.overload_s:.0f} s of {options.times:g} times the capacity; deadline {options.deadline} s",
@@ -96,7 +99,7 @@ def overload(options: argparse.Namespace) -> Sequence[Mapping[str, object]]:
 
 def _row(one: Overload) -> tuple[str, ...]:
     return (
-        f"{one.queue_tokens:,}",
+        "default" if one.queue_tokens is None else f"{one.queue_tokens:,}",
         f"{one.capacity:,.0f}",
         f"{one.served:,.0f}",
         f"{one.kept:.2f} x",
@@ -112,16 +115,12 @@ def _row(one: Overload) -> tuple[str, ...]:
 
 async def _both(options: argparse.Namespace) -> list[Overload]:
     _, queries = texts(0, 2_000, SENTENCES)
-    embedder = await open_backend(DEFAULT)
-    capacity, tokens = await _capacity(embedder, queries, options.clients)
-    await embedder.close()
-    short = int(capacity * tokens * options.deadline / 2)
-    return [await _one(queries, size, options) for size in (None, short)]
+    return [await _one(queries, size, options) for size in (None, _LONG)]
 
 
 async def _one(queries: Sequence[str], queue_tokens: int | None, options: argparse.Namespace) -> Overload:
     embedder = await open_backend(DEFAULT, **({"queue_tokens": queue_tokens} if queue_tokens else {}))
-    capacity, _ = await _capacity(embedder, queries, options.clients)
+    capacity = await _capacity(embedder, queries, options.clients)
     PROGRESS.print(f"capacity {capacity:,.0f} queries/s; {options.overload_s:.0f} s of overload")
     offered = capacity * options.times
     log = _Log.of(int(offered * options.overload_s))
@@ -131,7 +130,7 @@ async def _one(queries: Sequence[str], queue_tokens: int | None, options: argpar
     served, shed = log.served_ms[log.served_ms > 1e-6], log.shed_ms[log.shed_ms > 1e-6]
     retries = log.retry_after_s[log.shed_ms > 1e-6]
     return Overload(
-        queue_tokens=queue_tokens or 262_144,
+        queue_tokens=queue_tokens,
         capacity=capacity,
         offered=offered,
         served=len(served) / took_s,
@@ -145,12 +144,10 @@ async def _one(queries: Sequence[str], queue_tokens: int | None, options: argpar
     )
 
 
-async def _capacity(embedder: Embedder, queries: Sequence[str], clients: int) -> tuple[float, float]:
-    """Queries a second of closed loops, and tokens in a query."""
-    assert embedder.tokenizer is not None
-    tokens = np.mean([len(one.ids) for one in embedder.tokenizer.encode_batch_fast(list(queries))])
+async def _capacity(embedder: Embedder, queries: Sequence[str], clients: int) -> float:
+    """Queries a second of closed loops."""
     await per_s_of_clients(embedder.embed_queries, queries[:_WARM_UP], clients)
-    return await per_s_of_clients(embedder.embed_queries, queries, clients), float(tokens)
+    return await per_s_of_clients(embedder.embed_queries, queries, clients)
 
 
 async def _offer(

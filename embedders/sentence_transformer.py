@@ -52,7 +52,8 @@ class ModelOptions(BaseModel, frozen=True, extra="forbid"):
     workers: int | None = Field(None, ge=1, le=256)
     """Threads that run the model, each on one core."""
     batch_tokens: int | None = Field(None, ge=16, le=1_048_576)
-    queue_tokens: int = Field(262_144, ge=16)
+    queue_tokens: int | None = Field(None, ge=16)
+    """Of queries, and of passages, that may wait."""
 
 
 class Options(ModelOptions, frozen=True, extra="forbid"):
@@ -254,13 +255,16 @@ def _device(wanted: str) -> str:
 
 
 def _limits(options: ModelOptions, model: SentenceTransformer) -> BatchLimits:
-    """A CPU core does some 10,000 tokens a second: a bulk batch of 1,024 holds a query up for 0.1 s."""
+    """A CPU core does some 10,000 tokens a second: a bulk batch of 1,024 holds a query up for 0.1 s.
+
+    Queries wait for a second at most: what cannot be served by then is refused at once, and told when to
+    come back, instead of waiting for a deadline that it will miss.
+    """
     on_cpu = model.device.type == "cpu"
     workers = options.workers or (len(os.sched_getaffinity(0)) if on_cpu else 1)
     tokens = options.batch_tokens or (1_024 if on_cpu else 16_384)
-    return BatchLimits(
-        workers=workers, query_tokens=tokens, bulk_tokens=tokens, queue_tokens=options.queue_tokens
-    )
+    queue = options.queue_tokens or (8 * 1_024 * workers if on_cpu else 16 * tokens)
+    return BatchLimits(workers=workers, query_tokens=tokens, bulk_tokens=tokens, queue_tokens=queue)
 
 
 def _max_tokens(model: SentenceTransformer, wanted: int | None) -> int:
