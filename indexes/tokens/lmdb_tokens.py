@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ _MAP_BYTES: Final = 1 << 40
 _FLUSH_BYTES: Final = 16 * 2**20
 _FIT_TOKENS: Final = 20_000
 """From so many tokens on there are enough to choose directions by."""
+_BREATH_S: Final = 0.0005
 _KEY: Final = struct.Struct(">q")
 _SEQ: Final = b"seq"
 _DIM: Final = b"dim"
@@ -170,8 +172,13 @@ class LmdbTokenIndex:
         arriving = dict(zip(map(int, batch.keys), zip(batch.tokens, batch.ids, strict=True), strict=True))
         leaving = set(map(int, batch.deleted))
         stored = self._store.known([*arriving, *leaving])
-        arriving = {key: both for key, both in arriving.items() if key not in stored | self._fresh.keys()}
-        fresh = {key: self._pack(tokens) for key, (tokens, _) in arriving.items()}
+        known = stored | self._fresh.keys()
+        arriving = {key: both for key, both in arriving.items() if key not in known}
+        fresh = {}
+        for key, (tokens, _) in arriving.items():
+            fresh[key] = self._pack(tokens)
+            # Joining holds the interpreter for milliseconds: a search that waits for it comes in between.
+            time.sleep(_BREATH_S)
         self._frequencies = self._frequencies.plus([ids for _, ids in arriving.values()])
         # New objects, not changed ones: the other thread may be looking at these.
         self._gone = self._gone | (leaving & stored)
