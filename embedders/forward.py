@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from embedders.base import Vectors
-from embedders.packed_bert import PackedBert, bfloat16_is_native, pack_linears, packing_available
+from embedders.packed_bert import PackedBert, bfloat16_is_native, compiled, pack_linears, packing_available
 from ragstone.errors import InvalidArgument
 
 TokenIds = NDArray[np.int64]
@@ -35,6 +35,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 _AGREEMENT: Final = {torch.float32: 0.99999, torch.bfloat16: 0.9999}
 """The least cosine with the authors' own pass in float32, by the dtype of the products."""
+_SHORTEST: Final = np.float32(1e-12)
+"""A vector of length 0 stays one."""
 
 
 def run_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: torch.device) -> Pass:
@@ -52,7 +54,9 @@ def run_batch(forward: Forward, batch: Sequence[TokenIds], pad: int, device: tor
 
 def unit(vectors: Tensor) -> Vectors:
     """``vectors`` float32 with rows of length 1, on the CPU."""
-    normalised: Vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    rows: Vectors = vectors.float().cpu().numpy()
+    # By NumPy: each operator of PyTorch would wait for the interpreter's lock again.
+    normalised: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _SHORTEST)
     return normalised
 
 
@@ -99,7 +103,7 @@ def _candidates(model: SentenceTransformer, dtype: torch.dtype) -> Iterator[Forw
     if model.device.type == "cpu" and packing_available():
         bert = _bert_of(model)
         if bert is not None:
-            yield _mean_of(PackedBert(bert, dtype))
+            yield _mean_pooled(compiled(PackedBert(bert, dtype)))
         packed = deepcopy(model).to(dtype)
         pack_linears(packed)
         yield whole_model(packed)
@@ -141,15 +145,9 @@ def whole_model(model: SentenceTransformer) -> Forward:
     return forward
 
 
-def _mean_of(bert: PackedBert) -> Forward:
-    """Mean pooling over the tokens that are no padding."""
-
+def _mean_pooled(bert: nn.Module) -> Forward:
     def forward(ids: Tensor, mask: Tensor | None) -> Pass:
-        tokens = bert(ids, mask)
-        if mask is None:
-            return Pass(tokens.mean(dim=1), tokens)
-        weight = mask.to(tokens.dtype).unsqueeze(-1)
-        return Pass((tokens * weight).sum(dim=1) / weight.sum(dim=1), tokens)
+        return Pass(*bert(ids, mask))
 
     return forward
 

@@ -2,12 +2,17 @@
 
 Measured on an AMD CPU with AVX-512, one thread, 384 x 1,536 weights, 256 rows: ``nn.Linear`` (MKL)
 111 GFLOP/s, oneDNN with weights packed once 256 GFLOP/s. A layer's query, key and value are one product, GELU
-and the residual sums ride on the products, and there is no module machinery between the operators.
+and the residual sums ride on the products.
+
+``compiled`` makes the pass one call. An operator called from Python needs the interpreter's lock again at its
+end, and a thread that computes in Python gives it up every 5 ms: with some hundred operators a query took a
+second beside such a thread, and takes some 20 ms in one call.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, cast
+import warnings
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,17 +52,18 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in)`` to ``(..., out)``."""
-        return cast(
-            Tensor,
-            _LINEAR(x, self._weight, self._bias, self._activation, [], "none"),
+        # By its whole name, which TorchScript can follow.
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 # it has no public one
+            x, self._weight, self._bias, self._activation, [], "none"
         )
+        return y
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """``forward(x) + residual`` in one pass over memory."""
-        return cast(
-            Tensor,
-            _LINEAR.binary(x, residual, self._weight, self._bias, "add"),
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 # as above
+            x, residual, self._weight, self._bias, "add"
         )
+        return y
 
 
 def pack_linears(model: nn.Module) -> None:
@@ -68,39 +74,64 @@ def pack_linears(model: nn.Module) -> None:
                 setattr(module, name, PackedLinear(child.weight, child.bias))
 
 
-class _Norm(NamedTuple):
-    weight: Tensor
-    bias: Tensor
-    eps: float
+class _Norm(nn.Module):
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._weight = norm.weight.detach().to(dtype)
+        self._bias = norm.bias.detach().to(dtype)
+        self._eps: float = norm.eps
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-
-
-class _Layer(NamedTuple):
-    qkv: PackedLinear
-    attended: PackedLinear
-    attended_norm: _Norm
-    widened: PackedLinear
-    narrowed: PackedLinear
-    norm: _Norm
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = functional.layer_norm(x, [x.size(-1)], self._weight, self._bias, self._eps)
+        return y
 
 
-class PackedBert:
-    """A ``transformers.BertModel`` without dropout, cross-attention, pooler or second segment.
+class _Layer(nn.Module):
+    """One of BERT's: attention and a feed-forward part, each with its residual sum and norm."""
+
+    def __init__(self, layer: Any, heads: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        own = layer.attention.self
+        parts = (own.query, own.key, own.value)
+        after, wide, narrow = layer.attention.output, layer.intermediate, layer.output
+
+        def packed(weight: Tensor, bias: Tensor, activation: str = "none") -> PackedLinear:
+            return PackedLinear(weight.to(dtype), bias.to(dtype), activation=activation)
+
+        self._heads = heads
+        self._qkv = packed(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))
+        self._attended = packed(after.dense.weight, after.dense.bias)
+        self._attended_norm = _Norm(after.LayerNorm, dtype)
+        self._widened = packed(wide.dense.weight, wide.dense.bias, "gelu")
+        self._narrowed = packed(narrow.dense.weight, narrow.dense.bias)
+        self._norm = _Norm(narrow.LayerNorm, dtype)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        n, length, width = x.shape
+        heads = self._qkv(x).view(n, length, 3, self._heads, width // self._heads).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=attend)
+        mixed = mixed.transpose(1, 2).reshape(n, length, width)
+        x = self._attended_norm(self._attended.plus(mixed, x))
+        y: Tensor = self._norm(self._narrowed.plus(self._widened(x), x))
+        return y
+
+
+class PackedBert(nn.Module):
+    """A ``transformers.BertModel`` without dropout, cross-attention, pooler or second segment, and a mean.
 
     ``dtype`` is that of the products and of what flows between them.
     """
 
     def __init__(self, bert: Any, dtype: torch.dtype = torch.float32) -> None:
-        self._heads: int = bert.config.num_attention_heads
-        self._dtype = dtype
+        super().__init__()
         embeddings = bert.embeddings
-        self._words: Tensor = embeddings.word_embeddings.weight.detach()
         first_segment = embeddings.token_type_embeddings.weight[0]
-        self._positions: Tensor = (embeddings.position_embeddings.weight + first_segment).detach()
-        self._norm = _norm(embeddings.LayerNorm, torch.float32)
-        self._layers = [_layer(layer, dtype) for layer in bert.encoder.layer]
+        self._dtype = dtype
+        self._words = embeddings.word_embeddings.weight.detach()
+        self._positions = (embeddings.position_embeddings.weight + first_segment).detach()
+        self._norm = _Norm(embeddings.LayerNorm, torch.float32)
+        heads: int = bert.config.num_attention_heads
+        self._layers = nn.ModuleList(_Layer(layer, heads, dtype) for layer in bert.encoder.layer)
 
     @staticmethod
     def fits(bert: Any) -> bool:
@@ -114,41 +145,29 @@ class PackedBert:
             and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in bert.parameters())
         )
 
-    def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Token vectors float32 ``(n, length, width)`` of int64 ``ids`` ``(n, length)``.
+    def forward(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Means ``(n, width)`` and token vectors ``(n, length, width)`` of int64 ``ids`` ``(n, length)``.
 
-        ``mask`` is bool ``(n, length)``, False on padding; None where there is no padding.
+        Float32. ``mask`` is bool ``(n, length)``, False on padding; None where there is no padding.
         """
-        n, length = ids.shape
-        x = self._norm(functional.embedding(ids, self._words) + self._positions[:length]).to(self._dtype)
-        width = x.shape[-1]
-        heads = (n, length, 3, self._heads, width // self._heads)
-        attend = None if mask is None else mask[:, None, None, :]
+        x = functional.embedding(ids, self._words) + self._positions[: ids.size(1)]
+        x = self._norm(x).to(self._dtype)
+        attend = None if mask is None else mask.unsqueeze(1).unsqueeze(1)
         for layer in self._layers:
-            query, key, value = layer.qkv(x).view(heads).permute(2, 0, 3, 1, 4).unbind(0)
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attend)
-            mixed = mixed.transpose(1, 2).reshape(n, length, width)
-            x = layer.attended_norm(layer.attended.plus(mixed, x))
-            x = layer.norm(layer.narrowed.plus(layer.widened(x), x))
-        return x.float()
+            x = layer(x, attend)
+        tokens = x.float()
+        if mask is None:
+            return tokens.mean(dim=1), tokens
+        weight = mask.to(tokens.dtype).unsqueeze(-1)
+        return (tokens * weight).sum(dim=1) / weight.sum(dim=1), tokens
 
 
-def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> _Norm:
-    return _Norm(norm.weight.detach().to(dtype), norm.bias.detach().to(dtype), norm.eps)
-
-
-def _layer(layer: Any, dtype: torch.dtype) -> _Layer:
-    def packed(weight: Tensor, bias: Tensor, activation: str = "none") -> PackedLinear:
-        return PackedLinear(weight.to(dtype), bias.to(dtype), activation=activation)
-
-    own = layer.attention.self
-    parts = (own.query, own.key, own.value)
-    after, wide, narrow = layer.attention.output, layer.intermediate, layer.output
-    return _Layer(
-        qkv=packed(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])),
-        attended=packed(after.dense.weight, after.dense.bias),
-        attended_norm=_norm(after.LayerNorm, dtype),
-        widened=packed(wide.dense.weight, wide.dense.bias, "gelu"),
-        narrowed=packed(narrow.dense.weight, narrow.dense.bias),
-        norm=_norm(narrow.LayerNorm, dtype),
-    )
+def compiled(bert: PackedBert) -> nn.Module:
+    """``bert`` as one call, outside the interpreter's lock; as it is where PyTorch has no TorchScript."""
+    try:
+        with warnings.catch_warnings():
+            # Deprecated in favour of compilers that need a C++ compiler where the model runs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return cast(nn.Module, torch.jit.freeze(torch.jit.script(bert.eval())))
+    except (RuntimeError, AttributeError):
+        return bert
