@@ -106,12 +106,14 @@ class _Layer(nn.Module):
         self._narrowed = packed(narrow.dense.weight, narrow.dense.bias)
         self._norm = _Norm(narrow.LayerNorm, dtype)
 
-    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        n, length, width = x.shape
-        heads = self._qkv(x).view(n, length, 3, self._heads, width // self._heads).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, n: int, length: int, kept: Tensor | None, attend: Tensor | None) -> Tensor:
+        """``(rows, width)`` to the same."""
+        rows, width = x.shape
+        shape = (n, length, 3, self._heads, width // self._heads)
+        heads = _spread(self._qkv(x), n * length, kept).view(shape).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=attend)
-        mixed = mixed.transpose(1, 2).reshape(n, length, width)
-        x = self._attended_norm(self._attended.plus(mixed, x))
+        mixed = mixed.transpose(1, 2).reshape(n * length, width)
+        x = self._attended_norm(self._attended.plus(_gathered(mixed, rows, kept), x))
         y: Tensor = self._norm(self._narrowed.plus(self._widened(x), x))
         return y
 
@@ -150,16 +152,39 @@ class PackedBert(nn.Module):
 
         Float32. ``mask`` is bool ``(n, length)``, False on padding; None where there is no padding.
         """
-        x = functional.embedding(ids, self._words) + self._positions[: ids.size(1)]
-        x = self._norm(x).to(self._dtype)
+        n, length = ids.shape
+        kept = None if mask is None else mask.flatten().nonzero().squeeze(1)
         attend = None if mask is None else mask.unsqueeze(1).unsqueeze(1)
+        x = functional.embedding(ids, self._words) + self._positions[:length]
+        x = self._norm(x).to(self._dtype).flatten(0, 1)
+        x = _gathered(x, _round_up(n * length if kept is None else kept.size(0)), kept)
         for layer in self._layers:
-            x = layer(x, attend)
-        tokens = x.float()
+            x = layer(x, n, length, kept, attend)
+        tokens = _spread(x, n * length, kept).view(n, length, -1).float()
         if mask is None:
             return tokens.mean(dim=1), tokens
         weight = mask.to(tokens.dtype).unsqueeze(-1)
         return (tokens * weight).sum(dim=1) / weight.sum(dim=1), tokens
+
+
+def _gathered(x: Tensor, rows: int, kept: Tensor | None) -> Tensor:
+    """The rows of ``x`` that are no padding, and zeros below: ``rows`` in all."""
+    if kept is not None:
+        x = x.index_select(0, kept)
+    return functional.pad(x, [0, 0, 0, rows - x.size(0)])
+
+
+def _spread(x: Tensor, rows: int, kept: Tensor | None) -> Tensor:
+    """The ``rows`` that ``x`` was gathered from; zeros for padding."""
+    if kept is None:
+        return x[:rows]
+    return x.new_zeros(rows, x.size(1)).index_copy_(0, kept, x[: kept.size(0)])
+
+
+def _round_up(rows: int) -> int:
+    """The next of few numbers of rows: oneDNN makes kernels for each, which takes longer than a query."""
+    step = 16 if rows <= 64 else 64 if rows <= 512 else 128
+    return (rows + step - 1) // step * step
 
 
 def compiled(bert: PackedBert) -> nn.Module:
