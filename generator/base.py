@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from ragstone.types import FinishReason, Usage
 
@@ -23,19 +23,35 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Something that was said before in a conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A question and the passages that may answer it."""
+    """A question and the passages that may answer it, best first."""
 
     question: str
     passages: Sequence[Passage]
     language: str | None = None
+    history: Sequence[Turn] = ()
+    """The conversation so far, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one generation."""
+    """Bounds and form of one generation."""
 
     max_tokens: int = 512
+    temperature: float = 0.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    """Texts at which the generation ends; they are not a part of the answer."""
+    json_schema: Mapping[str, Any] | None = None
+    """The answer is JSON that fits; it has no citations then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +82,14 @@ class End:
 
     finish_reason: FinishReason
     usage: Usage
+    model: str = ""
+    """What generated, in its own name."""
+    template: str = ""
+    """The digest of the prompt's template; empty where there is none."""
+    sent: Sequence[int] = ()
+    """The passages that the model was given, as indexes into the prompt's, in the order in which they stood."""
+    removed_marks: int = 0
+    """Citations that pointed nowhere, and were taken out of the text."""
 
 
 Generated: TypeAlias = Delta | Quote | End
@@ -80,10 +104,12 @@ class Generator(Protocol):
         limits: Limits,
         *,
         cache_salt: str = "",
+        priority: int = 0,
         deadline_s: float | None = None,
     ) -> AsyncGenerator[Generated, None]:
         """Deltas and quotes as they come, then ``End``.
 
+        Generations of different ``cache_salt`` share no cache. A lower ``priority`` goes first.
         Raises DeadlineExceeded, or BackendUnavailable when the model does not answer.
         """
         ...

@@ -69,6 +69,7 @@ class ExtractiveGenerator:
         limits: Limits,
         *,
         cache_salt: str = "",
+        priority: int = 0,
         deadline_s: float | None = None,
     ) -> AsyncGenerator[Generated, None]:
         """One delta and one quote a sentence, then ``End``; tokens are words. NO_EVIDENCE comes without text.
