@@ -6,12 +6,15 @@ STAMP  := $(VENV)/.installed
 BUF    := node_modules/.bin/buf
 # The compiled protos: buf needs them so, since protovalidate's own .proto is not kept here.
 IMAGE  := .cache/ragstone.binpb
+# A vLLM that runs on a CPU, and small models for it: for tests and benchmarks only.
+VLLM   := .venv-vllm
+MODELS := .cache/vllm
 # The first Python that runs and is new enough; `make setup PYTHON=...` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-rerank bench-ann clean
+.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-rerank bench-ann bench-prefix vllm test-vllm clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +32,28 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 demo: setup ## Index this machine's Python documentation and ask it questions, over gRPC
 	@$(BIN)/ragstone demo
 
-test: setup ## Run all tests
+test: setup ## Run all tests; those against a real vLLM where `make vllm` was run
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-fast: setup ## Run the tests that need no server process and little time
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow and not e2e'
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow and not e2e and not vllm'
+
+vllm: $(MODELS)/tiny/config.json $(MODELS)/mid/config.json ## Make .venv-vllm (2.4 GB), a real vLLM for the CPU, and models for it
+
+test-vllm: setup vllm ## Run the tests that need a real vLLM
+	@$(BIN)/pytest -m vllm
+
+$(VLLM)/.installed: tests/vllm/requirements.txt
+	@test -n "$(PYTHON)" || { echo "vLLM needs Python 3.11 or later: none was found" >&2; exit 1; }
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@echo "Installing into $(VLLM) (some minutes)"
+	@$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
+
+$(MODELS)/%/config.json: tests/vllm/make_model.py | $(VLLM)/.installed
+	@mkdir -p $(MODELS)
+	@HF_HUB_OFFLINE=1 $(VLLM)/bin/python $< $* $(MODELS)/$*
+	@touch $@
 
 check: setup $(BUF) ## Lint, types, import rules, the API's lint, generated stubs
 	@$(BIN)/ruff check
