@@ -5,16 +5,16 @@ again only when all that stands before it is the same too (vLLM's automatic pref
 hash contains its predecessor's). Questions that find the same passages in different order therefore share
 nothing but the head. Here a tree of the sequences that were sent to a replica stands for its cache, as in
 RAGCache (Jin et al. 2024), and a request's passages follow the longest path that is still in it, as in
-CacheWeaver (2026). The rest follow by how often they were sent of late, the order of an FP-tree (Han et al.
-2000), in which sets that overlap share the longest prefixes. All this within a bound on how far a passage
-may move from its rank.
+CacheWeaver (2026). The rest follow by how often they were sent of late together with those placed before
+them, the order of an FP-tree (Han et al. 2000), in which sets that overlap share long prefixes. All this
+within a bound on how far a passage may move from its rank.
 
 Pure: no clock, no chance, no I/O; the same calls give the same orders. Not safe for use by several threads.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -24,8 +24,7 @@ from ragstone.errors import InvalidArgument
 
 _MAX_VISITS: Final = 512
 """Nodes looked at for one order."""
-_POPULARITY_WINDOW: Final = 8_192
-"""Passages sent, after which the counts are halved."""
+_REMEMBERED_PROMPTS: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,7 @@ class PrefixOrderer:
     def __init__(self, options: OrderingOptions) -> None:
         self._options = options
         self._tree = _PrefixTree(options.capacity_tokens)
-        self._popularity = _Popularity()
+        self._recent = _RecentPrompts()
 
     @property
     def held_tokens(self) -> int:
@@ -119,11 +118,18 @@ class PrefixOrderer:
         least.
         """
         places = _Places(len(passages.keys), self._options)
-        for index in self._longest_path(passages, places):
-            places.take(index)
-        counts = [self._popularity.count(passages.scope, key) for key in passages.keys]
+        held = self._recent.holders(passages)
+        alike = _RecentPrompts.ALL
+        path = iter(self._longest_path(passages, places))
         while not places.full:
-            places.take(max(places.open(), key=lambda index: (counts[index], -index)))
+            index = next(path, None)
+            if index is None:
+                index = max(
+                    places.open(),
+                    key=lambda one: ((alike & held[one]).bit_count(), held[one].bit_count(), -one),
+                )
+            places.take(index)
+            alike = alike & held[index] or alike
         return list(places.taken)
 
     def reusable_tokens(self, passages: Passages) -> int:
@@ -142,7 +148,7 @@ class PrefixOrderer:
     def sent(self, passages: Passages) -> None:
         """Remember that the passages were sent in this order, and forget what was longest unused for it."""
         self._tree.add(passages)
-        self._popularity.add(passages)
+        self._recent.add(passages)
 
     def _whole_blocks(self, tokens: int) -> int:
         return tokens - tokens % self._options.block_size
@@ -310,23 +316,34 @@ class _PrefixTree:
         self.held_tokens -= leaf.tokens
 
 
-class _Popularity:
-    """How often passages were sent of late: counts that are halved now and then, so that new habits win."""
+class _RecentPrompts:
+    """Which of the last prompts held a passage, a bit for each: what was sent together is found by ``&``."""
+
+    ALL: Final = (1 << _REMEMBERED_PROMPTS) - 1
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], int] = {}
-        self._sum = 0
+        self._holders: dict[tuple[str, str], int] = {}
+        self._prompts: deque[list[tuple[str, str]]] = deque()
+        self._next = 0
 
-    def count(self, scope: str, key: str) -> int:
-        return self._counts.get((scope, key), 0)
+    def holders(self, passages: Passages) -> list[int]:
+        return [self._holders.get((passages.scope, key), 0) for key in passages.keys]
 
     def add(self, passages: Passages) -> None:
-        for key in passages.keys:
-            self._counts[passages.scope, key] = self.count(passages.scope, key) + 1
-        self._sum += len(passages.keys)
-        if self._sum >= _POPULARITY_WINDOW:
-            self._counts = {key: count // 2 for key, count in self._counts.items() if count > 1}
-            self._sum = sum(self._counts.values())
+        bit = 1 << self._next
+        self._next = (self._next + 1) % _REMEMBERED_PROMPTS
+        if len(self._prompts) == _REMEMBERED_PROMPTS:
+            self._forget_oldest(bit)
+        keys = [(passages.scope, key) for key in dict.fromkeys(passages.keys)]
+        self._prompts.append(keys)
+        for key in keys:
+            self._holders[key] = self._holders.get(key, 0) | bit
+
+    def _forget_oldest(self, bit: int) -> None:
+        for key in self._prompts.popleft():
+            self._holders[key] &= ~bit
+            if not self._holders[key]:
+                del self._holders[key]
 
 
 def _digest(text: str, seed: bytes = b"") -> bytes:

@@ -80,6 +80,24 @@ def test_where_nothing_can_be_reused_what_is_sent_most_stands_first() -> None:
     assert "".join(send(asked, passages("acb")).keys) == "bac"
 
 
+def test_what_was_sent_together_stands_together() -> None:
+    asked = orderer()
+    for number in range(3):
+        asked.sent(passages(f"{number}ad"))  # a is most sent of all, but not with b
+    for number in range(2):
+        asked.sent(passages(f"{number}cd"))
+    assert "".join(send(asked, passages("cabd")).keys) == "dacb"
+
+
+def test_habits_of_long_ago_are_forgotten() -> None:
+    asked = orderer(capacity=1)
+    for _ in range(9):
+        asked.sent(passages("b"))
+    for number in range(1_024):
+        asked.sent(passages([f"p{number}"]))
+    assert asked.order(passages("ab")) == [0, 1]
+
+
 def test_reuse_counts_whole_blocks_from_the_head_on() -> None:
     asked = orderer()
     assert asked.reusable_tokens(passages("abc")) == 0
