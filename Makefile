@@ -107,6 +107,9 @@ bench-rerank: $(VENV)/.bench ## Reranking: its cost beside raw models, and nDCG@
 bench-ann: $(VENV)/.bench ## The dense index beside raw FAISS, hnswlib and qdrant-edge
 	@$(BIN)/python -m benchmarks.ann
 
+bench-prefix: setup vllm ## The order of passages and a real vLLM's prefix cache: cached share, time to first token
+	@$(BIN)/python -m benchmarks.prefix
+
 $(VENV)/.bench: $(STAMP)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--constraint constraints.txt --editable ./client --editable '.[bench]'
