@@ -114,8 +114,7 @@ class PrefixOrderer:
 
         None stands more than ``max_displacement`` places from its rank, and the best one is among the first
         ``lead_within``. No order within those bounds that was looked at reuses more whole blocks, and the
-        order of retrieval is always looked at; among equals it is the one that moves the passages ahead the
-        least.
+        order of retrieval is always looked at; of equal ones the first is taken, the best passages foremost.
         """
         places = _Places(len(passages.keys), self._options)
         held = self._recent.holders(passages)
