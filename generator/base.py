@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from ragstone.types import FinishReason, Usage
+from ragstone.answers import FinishReason, Turn, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +23,6 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """Something that was said before in a conversation."""
-
-    role: Literal["user", "assistant"]
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A question and the passages that may answer it, best first."""
 
@@ -39,6 +31,8 @@ class Prompt:
     language: str | None = None
     history: Sequence[Turn] = ()
     """The conversation so far, oldest first."""
+    tenant: str = ""
+    """Who asks: for choosing a generator, never a part of what a model reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +81,13 @@ class End:
     template: str = ""
     """The digest of the prompt's template; empty where there is none."""
     sent: Sequence[int] = ()
-    """The passages that the model was given, as indexes into the prompt's, in the order in which they stood."""
+    """The passages that the model was given: indexes into the prompt's, in the order in which they stood."""
     removed_marks: int = 0
     """Citations that pointed nowhere, and were taken out of the text."""
+    answered_by: str = ""
+    """Which generator answered, where there are several."""
+    passed_over: Sequence[str] = ()
+    """Why those before it did not, one line each."""
 
 
 Generated: TypeAlias = Delta | Quote | End

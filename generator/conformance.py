@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
 from generator.base import Delta, End, Generated, Generator, Limits, Passage, Prompt, Quote
+from ragstone.answers import FinishReason
 from ragstone.errors import DeadlineExceeded
-from ragstone.types import FinishReason
 
 Opener: TypeAlias = Callable[[], Awaitable[Generator]]
 Check: TypeAlias = Callable[[Opener], Awaitable[None]]

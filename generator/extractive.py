@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import Stemmer
 import stopwordsiso
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from generator.base import Delta, End, Generated, Generator, Limits, Passage, Prompt, Quote
+from generator.options import parse_options
 from generator.sentences import Span, sentences
-from ragstone.errors import BackendUnavailable, DeadlineExceeded, FieldViolation, InvalidArgument
-from ragstone.types import FinishReason, Usage
+from ragstone.answers import FinishReason, Usage
+from ragstone.errors import BackendUnavailable, DeadlineExceeded
 
 _INLINE_CHARS: Final = 2_000
 """Up to so many characters are read on the event loop; more take a thread."""
@@ -45,14 +46,7 @@ class Options(BaseModel, frozen=True, extra="forbid"):
 
 async def open_generator(options: Mapping[str, Any]) -> Generator:
     """An extractive generator. Raises InvalidArgument for wrong options."""
-    try:
-        parsed = Options.model_validate(dict(options))
-    except ValidationError as exc:
-        violations = tuple(
-            FieldViolation(".".join(("generator", *map(str, error["loc"]))), error["msg"])
-            for error in exc.errors()
-        )
-        raise InvalidArgument(str(violations[0].description), violations=violations) from exc
+    parsed = parse_options(Options, options)
     return ExtractiveGenerator(max_sentences=parsed.max_sentences)
 
 
@@ -100,7 +94,12 @@ class ExtractiveGenerator:
         reason = FinishReason.NO_EVIDENCE
         if chosen:
             reason = FinishReason.LENGTH if cut else FinishReason.COMPLETE
-        yield End(finish_reason=reason, usage=Usage(prompt_tokens=asked, completion_tokens=words))
+        yield End(
+            finish_reason=reason,
+            usage=Usage(prompt_tokens=asked, completion_tokens=words),
+            model="extractive",
+            sent=range(len(prompt.passages)),
+        )
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -11,6 +11,7 @@ from ragstone.errors import FailedPrecondition, InvalidArgument
 
 BACKENDS: Final[Mapping[str, str]] = {
     "extractive": "generator.extractive:open_generator",
+    "openai_http": "generator.openai_http:open_generator",
 }
 """``kind`` -> ``module:function``; the module is imported when the kind is first opened."""
 
@@ -25,7 +26,7 @@ async def open_generator(kind: str, options: Mapping[str, Any]) -> Generator:
     """
     target = BACKENDS.get(kind)
     if target is None:
-        raise InvalidArgument.at("generator.kind", f"{kind!r} is not one of {', '.join(BACKENDS)}")
+        raise InvalidArgument.at("kind", f"{kind!r} is not one of {', '.join(BACKENDS)}")
     module, _, name = target.partition(":")
     try:
         opener = cast(Opener, getattr(import_module(module), name))

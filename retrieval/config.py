@@ -83,6 +83,49 @@ class AuthSettings(BaseModel, frozen=True, extra="forbid"):
     """Tenant -> its token."""
 
 
+class GeneratorSettings(BaseModel, frozen=True, extra="forbid"):
+    """One of the generators, which are asked in their order."""
+
+    name: str = Field(min_length=1, max_length=100)
+    """As responses, metrics and logs call it."""
+    kind: str = "openai_http"
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Of its kind: docs/answers.md has them."""
+    tenants: tuple[str, ...] = ()
+    """Those that it answers; none means all."""
+    escalate: bool = False
+    """Whether the next one is asked when this one finds no evidence."""
+    failures: PositiveInt = 3
+    """So many in a row, and it is left alone for ``open_s``."""
+    open_s: PositiveFloat = 10.0
+
+
+class Price(BaseModel, frozen=True, extra="forbid"):
+    """What a million tokens cost."""
+
+    prompt: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0)
+    """Of the prompt, those that were in the cache; as others, where it is not set."""
+    completion: float = Field(ge=0)
+
+
+class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
+    """How answers are generated."""
+
+    max_tokens: PositiveInt = 512
+    """The length of an answer, where the request does not say."""
+    grounding_similarity: float = Field(0.6, ge=0, le=1)
+    """Cosine with a cited passage from which a sentence rests on it, whatever their words."""
+    salt_key: SecretStr = SecretStr("")
+    """Makes a tenant's cache salt, by which generators keep tenants' caches apart. Servers that share a
+    generator need the same; empty is a random one of each start."""
+    prices: Mapping[str, Price] = Field(default_factory=dict)
+    """By the model's own name."""
+
+
+EXTRACTIVE = GeneratorSettings(name="extractive", kind="extractive")
+
+
 class Settings(BaseSettings):
     """Everything that a server can be told."""
 
@@ -105,6 +148,9 @@ class Settings(BaseSettings):
     rebuild: RebuildSettings = RebuildSettings()
     traffic: TrafficSettings = TrafficSettings()
     auth: AuthSettings = AuthSettings()
+    answers: AnswerSettings = AnswerSettings()
+    generators: tuple[GeneratorSettings, ...] = (EXTRACTIVE,)
+    """The last one answers when none before it does."""
     recipe: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Defaults for the sections of every new collection's recipe."""
 

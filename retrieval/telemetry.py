@@ -11,6 +11,8 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ragstone.answers import Usage
+
 STAGE_WAIT: Final = "wait"
 STAGE_FILTER: Final = "filter"
 STAGE_EMBED: Final = "embed"
@@ -46,6 +48,11 @@ REQUEST_DURATION: Final = "ragstone_request_duration_seconds"
 REQUESTS_IN_FLIGHT: Final = "ragstone_requests_in_flight"
 REQUESTS_WAITING: Final = "ragstone_requests_waiting"
 REQUESTS_SHED: Final = "ragstone_requests_shed_total"
+GENERATIONS: Final = "ragstone_generations_total"
+GENERATED_TOKENS: Final = "ragstone_generation_tokens_total"
+GENERATION_COST: Final = "ragstone_generation_cost_total"
+FIRST_TOKEN_DURATION: Final = "ragstone_generation_first_token_seconds"
+TOKEN_DURATION: Final = "ragstone_generation_token_seconds"
 SEARCH_STAGE_DURATION: Final = "ragstone_search_stage_duration_seconds"
 SEARCHES_DEGRADED: Final = "ragstone_searches_degraded_total"
 QUERY_VECTORS: Final = "ragstone_query_vectors_total"
@@ -149,6 +156,53 @@ class Metrics:
             ("collection", "outcome"),
             registry=registry,
         )
+
+        self._generations = Counter(
+            GENERATIONS, "Answers that were generated.", ("generator", "tenant"), registry=registry
+        )
+        self._tokens = Counter(
+            GENERATED_TOKENS,
+            "Tokens of answers, by what they were: of the prompt, of those from the cache, of the answer.",
+            ("generator", "tenant", "kind"),
+            registry=registry,
+        )
+        self._cost = Counter(
+            GENERATION_COST,
+            "What answers cost by the price table.",
+            ("generator", "tenant"),
+            registry=registry,
+        )
+        self._ttft = Histogram(
+            FIRST_TOKEN_DURATION,
+            "From the request to a generator to the first piece of text.",
+            ("generator",),
+            buckets=_REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        self._tpot = Histogram(
+            TOKEN_DURATION,
+            "From one token of an answer to the next, on average.",
+            ("generator",),
+            buckets=_STAGE_BUCKETS_S,
+            registry=registry,
+        )
+
+    def generated(self, generator: str, tenant: str, usage: Usage) -> None:
+        """Count an answer and its tokens."""
+        self._generations.labels(generator, tenant).inc()
+        kinds = {
+            "prompt": usage.prompt_tokens,
+            "cached": usage.cached_tokens,
+            "completion": usage.completion_tokens,
+        }
+        for kind, tokens in kinds.items():
+            self._tokens.labels(generator, tenant, kind).inc(tokens)
+        if usage.cost is not None:
+            self._cost.labels(generator, tenant).inc(usage.cost)
+        if usage.ttft_ms:
+            self._ttft.labels(generator).observe(usage.ttft_ms / 1e3)
+        if usage.tpot_ms:
+            self._tpot.labels(generator).observe(usage.tpot_ms / 1e3)
 
     def looked_up(self, *, hit: bool) -> None:
         """Count a query whose vector was still there, or was not."""

@@ -10,6 +10,17 @@ with Client("127.0.0.1:50051") as client:
 """
 
 from ragstone import errors
+from ragstone.answers import (
+    AnswerSpan,
+    Citation,
+    Done,
+    FinishReason,
+    Generation,
+    Role,
+    TextDelta,
+    Turn,
+    Usage,
+)
 from ragstone.calls import Embeddings, Health
 from ragstone.channel import TLS
 from ragstone.client import AsyncClient
@@ -18,13 +29,10 @@ from ragstone.sync import Client
 from ragstone.types import (
     AnswerEvent,
     Chunk,
-    Citation,
     Collection,
     Comparison,
     Contexts,
     Document,
-    Done,
-    FinishReason,
     Fusion,
     Gate,
     GoldenQuery,
@@ -49,10 +57,8 @@ from ragstone.types import (
     RerankScores,
     SearchResult,
     ServerInfo,
-    TextDelta,
     Traffic,
     Truncation,
-    Usage,
     VectorLike,
     Version,
     VersionEvent,
@@ -65,6 +71,7 @@ __version__ = "0.1.0"
 __all__ = [
     "TLS",
     "AnswerEvent",
+    "AnswerSpan",
     "AsyncClient",
     "Chunk",
     "Citation",
@@ -78,6 +85,7 @@ __all__ = [
     "FinishReason",
     "Fusion",
     "Gate",
+    "Generation",
     "GoldenQuery",
     "Health",
     "Hit",
@@ -100,11 +108,13 @@ __all__ = [
     "Recipe",
     "Rerank",
     "RerankScores",
+    "Role",
     "SearchResult",
     "ServerInfo",
     "TextDelta",
     "Traffic",
     "Truncation",
+    "Turn",
     "Usage",
     "VectorLike",
     "Version",

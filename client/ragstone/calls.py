@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from ragstone import wire
+from ragstone import wire, wire_answers
+from ragstone.answers import Generation, Turn
 from ragstone.errors import FieldViolation, InvalidArgument
 from ragstone.fields import build, decode_floats, encode_choice, refusing
 from ragstone.methods import METHODS, Call, Method
@@ -194,11 +195,19 @@ def batch_search(collection: str, queries: Sequence[Query]) -> Call[list[SearchR
     )
 
 
-def answer(collection: str, asked: Query) -> Call[AnswerEvent | None]:
+def answer(
+    collection: str, asked: Query, history: Sequence[Turn], generation: Generation | None
+) -> Call[AnswerEvent | None]:
     """Answer; each reply of the stream is an event, or ``None`` for one unknown to this version."""
-    encoded = wire.encode_query(asked)
-    request = build(retrieval_pb2.AnswerRequest, "", collection=collection, query=encoded)
-    return Call(METHODS["Answer"], request, wire.decode_event)
+    request = build(
+        retrieval_pb2.AnswerRequest,
+        "",
+        collection=collection,
+        query=wire.encode_query(asked),
+        history=wire_answers.encode_history(history),
+        generation=None if generation is None else wire_answers.encode_generation(generation),
+    )
+    return Call(METHODS["Answer"], request, wire_answers.decode_event)
 
 
 def embed(collection: str, texts: Sequence[str], kind: str) -> Call[Embeddings]:

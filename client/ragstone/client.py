@@ -11,6 +11,7 @@ from typing import Self, Unpack
 from google.protobuf.message import Message
 
 from ragstone import calls, calls_versions
+from ragstone.answers import Generation, Turn
 from ragstone.calls import Embeddings, Health, SearchOptions
 from ragstone.channel import TLS, destination
 from ragstone.connection import AsyncConnection
@@ -427,11 +428,14 @@ class AsyncClient:
         request_key: str = "",
         rerank: Rerank | bool | None = None,
         version: str = "",
+        history: Sequence[Turn] = (),
+        generation: Generation | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[AnswerEvent]:
         """The answer to a question as it comes: Contexts, TextDelta, Citation, Usage, Done.
 
-        Leaving the iteration early stops the generation. Raises what ``search`` raises.
+        ``history`` is the conversation before the question, which may refer to it; ``generation`` says how
+        the answer is made. Leaving the iteration early stops the generation. Raises what ``search`` raises.
         """
         asked = calls.query(
             question,
@@ -447,7 +451,7 @@ class AsyncClient:
             request_key=request_key,
             version=version,
         )
-        return self._connection.stream(calls.answer(collection, asked), timeout)
+        return self._connection.stream(calls.answer(collection, asked, history, generation), timeout)
 
     async def embed(
         self, collection: str, texts: Sequence[str], *, kind: str = "query", timeout: float | None = None

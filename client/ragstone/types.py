@@ -8,6 +8,8 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from ragstone.answers import Citation, Done, Generation, TextDelta, Turn, Usage
+
 Scalar: TypeAlias = str | int | float | bool | date | datetime
 MetadataValue: TypeAlias = Scalar | Sequence[Scalar]
 Metadata: TypeAlias = Mapping[str, MetadataValue]
@@ -548,51 +550,14 @@ class Contexts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextDelta:
-    """The next piece of the answer's text."""
+class Question:
+    """What is to be answered, and how."""
 
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Citation:
-    """``answer[answer_start:answer_end]`` rests on characters ``start:end`` of a document.
-
-    All offsets count Unicode code points; ``quote`` is the cited text.
-    """
-
-    chunk_id: str
-    document_id: str
-    start: int
-    end: int
-    answer_start: int
-    answer_end: int
-    quote: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What the generation cost, in the generator's own tokens."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class FinishReason(StrEnum):
-    """Why an answer ended."""
-
-    COMPLETE = "complete"
-    LENGTH = "length"
-    NO_EVIDENCE = "no_evidence"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """The last event of a complete answer; a stream that ends without it was broken off."""
-
-    finish_reason: FinishReason
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    query: Query
+    """``text`` is the question."""
+    history: Sequence[Turn] = ()
+    """The conversation before it, oldest first."""
+    generation: Generation = field(default_factory=Generation)
 
 
 AnswerEvent: TypeAlias = Contexts | TextDelta | Citation | Usage | Done

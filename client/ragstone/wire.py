@@ -23,12 +23,7 @@ from ragstone.fields import (
     put_metadata,
 )
 from ragstone.types import (
-    AnswerEvent,
-    Citation,
-    Contexts,
     Document,
-    Done,
-    FinishReason,
     Fusion,
     Hit,
     LegScore,
@@ -38,9 +33,7 @@ from ragstone.types import (
     RerankScores,
     SearchResult,
     ServerInfo,
-    TextDelta,
     Truncation,
-    Usage,
     VectorLike,
     Wait,
     WriteResult,
@@ -69,9 +62,6 @@ EMBED_KINDS: Final[_Numbers] = {
     "query": retrieval_pb2.EMBED_KIND_QUERY,
     "passage": retrieval_pb2.EMBED_KIND_PASSAGE,
 }
-_FINISHES: Final[_Numbers] = {
-    finish: retrieval_pb2.FinishReason.Value(f"FINISH_REASON_{finish.name}") for finish in FinishReason
-}
 # The way back: number 0, unset, is the default.
 _MODE_OF: Final[Mapping[int, Mode]] = {0: Mode.HYBRID, **{MODES[mode]: mode for mode in Mode}}
 _WAIT_OF: Final[Mapping[int, Wait]] = {0: Wait.INDEXED, **{WAITS[wait]: wait for wait in Wait}}
@@ -80,7 +70,6 @@ _EMBED_KIND_OF: Final[Mapping[int, str]] = {
     0: "query",
     **{number: name for name, number in EMBED_KINDS.items()},
 }
-_FINISH_OF: Final[Mapping[int, FinishReason]] = {_FINISHES[finish]: finish for finish in FinishReason}
 
 
 # -- documents and writes ---------------------------------------------------------------------
@@ -310,71 +299,6 @@ def encode_rerank_scores(result: RerankScores) -> retrieval_pb2.RerankResponse:
 def decode_rerank_scores(message: retrieval_pb2.RerankResponse) -> RerankScores:
     """The reverse of ``encode_rerank_scores``."""
     return RerankScores(scores=tuple(message.scores), complete=message.complete, version=message.version)
-
-
-# -- answers ----------------------------------------------------------------------------------
-
-
-def encode_event(event: AnswerEvent) -> retrieval_pb2.AnswerResponse:
-    """One event of an answer."""
-    match event:
-        case TextDelta():
-            return retrieval_pb2.AnswerResponse(text_delta=retrieval_pb2.TextDelta(text=event.text))
-        case Contexts():
-            contexts = retrieval_pb2.Contexts(
-                version=event.version,
-                space=event.space,
-                seq=event.seq,
-                degraded=event.degraded,
-                adapter=None if event.adapter is None else encode_adapter(event.adapter),
-                truncation=None if event.truncation is None else encode_truncation(event.truncation),
-            )
-            put_hits(contexts.hits, event.hits)
-            return retrieval_pb2.AnswerResponse(contexts=contexts)
-        case Citation():
-            cited = {name: getattr(event, name) for name in _CITATION}
-            return retrieval_pb2.AnswerResponse(citation=retrieval_pb2.Citation(**cited))
-        case Usage():
-            used = {name: getattr(event, name) for name in _USAGE}
-            return retrieval_pb2.AnswerResponse(usage=retrieval_pb2.Usage(**used))
-        case Done():
-            finish = _FINISHES[event.finish_reason]
-            done = retrieval_pb2.Done(finish_reason=finish, timings_ms=event.timings_ms)
-            return retrieval_pb2.AnswerResponse(done=done)
-
-
-def decode_event(message: retrieval_pb2.AnswerResponse) -> AnswerEvent | None:
-    """The reverse of ``encode_event``; ``None`` for an event that this version does not know."""
-    kind = message.WhichOneof("event")
-    return None if kind is None else _EVENTS[kind](getattr(message, kind))
-
-
-def _decode_contexts(message: retrieval_pb2.Contexts) -> Contexts:
-    return Contexts(
-        hits=tuple(map(decode_hit, message.hits)),
-        version=message.version,
-        space=message.space,
-        seq=message.seq,
-        degraded=tuple(message.degraded),
-        adapter=decode_adapter(message.adapter) if message.HasField("adapter") else None,
-        truncation=decode_truncation(message.truncation) if message.HasField("truncation") else None,
-    )
-
-
-def _decode_done(message: retrieval_pb2.Done) -> Done:
-    finish = _FINISH_OF.get(message.finish_reason, FinishReason.COMPLETE)
-    return Done(finish_reason=finish, timings_ms=dict(sorted(message.timings_ms.items())))
-
-
-_CITATION: Final = ("chunk_id", "document_id", "start", "end", "answer_start", "answer_end", "quote")
-_USAGE: Final = ("prompt_tokens", "cached_tokens", "completion_tokens")
-_EVENTS: Final[Mapping[str, Callable[[Any], AnswerEvent]]] = {
-    "contexts": _decode_contexts,
-    "text_delta": lambda message: TextDelta(text=message.text),
-    "citation": lambda message: Citation(**{name: getattr(message, name) for name in _CITATION}),
-    "usage": lambda message: Usage(**{name: getattr(message, name) for name in _USAGE}),
-    "done": _decode_done,
-}
 
 
 # -- the server -------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ragstone.types import (
     MissingTexts,
     Query,
     QuerySource,
+    Question,
     RebuildPlan,
     Recipe,
     RerankScores,
@@ -232,7 +233,7 @@ class Application(Protocol):
         ...
 
     def answer(
-        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+        self, collection: str, question: Question, *, tenant: str, deadline_s: float | None
     ) -> AsyncIterator[AnswerEvent]:
         """The events of one answer. Closing the iterator stops the work."""
         ...

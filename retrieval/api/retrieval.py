@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ragstone import wire
+from ragstone import wire, wire_answers
 from ragstone.errors import InvalidArgument
-from ragstone.types import Query
+from ragstone.types import Query, Question
 from ragstone.v1 import retrieval_pb2 as pb
 from retrieval.api.application import Application
 from retrieval.api.interceptors import Caller, Edge
@@ -61,15 +61,20 @@ class RetrievalServicer:
 
     async def answer(self, request: pb.AnswerRequest, caller: Caller) -> AsyncIterator[pb.AnswerResponse]:
         """Answer."""
+        question = Question(
+            query=_query(request.query, "query"),
+            history=wire_answers.decode_history(request.history),
+            generation=wire_answers.decode_generation(request.generation),
+        )
         events = self._app.answer(
             request.collection,
-            _query(request.query, "query"),
+            question,
             tenant=caller.tenant,
             deadline_s=caller.deadline_s,
         )
         async with aclosing(events):  # type: ignore[type-var]
             async for event in events:
-                yield wire.encode_event(event)
+                yield wire_answers.encode_event(event)
 
     async def embed(self, request: pb.EmbedRequest, caller: Caller) -> pb.EmbedResponse:
         """Embed."""

@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.rule import Rule
 
 from ragstone import Client
+from ragstone.answers import TextDelta
 from ragstone.errors import Internal
-from ragstone.types import Document, Mode, SearchResult, TextDelta
+from ragstone.types import Document, Mode, SearchResult
 from retrieval.cli import docstrings, output
 from retrieval.cli.ingest import import_with_progress
 from retrieval.cli.search import Transcript

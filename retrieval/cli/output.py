@@ -16,14 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ragstone import errors
-from ragstone.types import (
-    Citation,
-    Document,
-    Hit,
-    SearchResult,
-    Truncation,
-    Usage,
-)
+from ragstone.answers import Citation, Done, Usage
+from ragstone.types import Document, Hit, SearchResult, Truncation
 from retrieval.cli.options import shows_progress
 
 SNIPPET_CHARS: Final = 280
@@ -133,18 +127,48 @@ def search_json(result: SearchResult) -> dict[str, Any]:
 
 
 def answer_json(
-    text: str, citations: Sequence[Citation], contexts: Sequence[Hit], usage: Usage | None
+    text: str,
+    citations: Sequence[Citation],
+    contexts: Sequence[Hit],
+    usage: Usage | None,
+    done: Done | None,
 ) -> dict[str, Any]:
-    """A whole answer; citations count code points of the cited document."""
+    """A whole answer; citations count code points of the cited document, and of the answer."""
     return {
         "answer": text,
         "citations": [
-            {"chunk_id": c.chunk_id, "document_id": c.document_id, "start": c.start, "end": c.end}
+            {
+                "chunk_id": c.chunk_id,
+                "document_id": c.document_id,
+                "start": c.start,
+                "end": c.end,
+                "answer_start": c.answer_start,
+                "answer_end": c.answer_end,
+            }
             for c in citations
         ],
         "contexts": [hit_json(hit) for hit in contexts],
         "usage": asdict(usage) if usage else {},
+        "done": asdict(done) if done else {},
     }
+
+
+def answer_lines(usage: Usage | None, done: Done | None) -> list[str]:
+    """What there is to say below an answer: who answered, how well it is grounded, what it took."""
+    if done is None:
+        return []
+    lines = [f"passed over {reason}" for reason in done.passed_over]
+    if done.grounded is not None and done.ungrounded:
+        lines.append(f"{len(done.ungrounded)} sentences rest on no passage that they cite")
+    if done.removed_marks:
+        lines.append(f"{done.removed_marks} citations pointed nowhere and were left out")
+    if usage is not None and usage.ttft_ms:
+        lines.append(
+            f"{done.answered_by} ({done.model}): {usage.prompt_tokens:,} tokens read, "
+            f"{usage.cached_tokens:,} of them cached, {usage.completion_tokens:,} written; "
+            f"first after {usage.ttft_ms:,.0f} ms"
+        )
+    return lines
 
 
 def document_json(document: Document) -> dict[str, Any]:

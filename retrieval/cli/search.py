@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from ragstone.types import AnswerEvent, Citation, Contexts, Done, Fusion, Hit, Mode, Rerank, TextDelta, Usage
+from ragstone.answers import Citation, Done, Generation, TextDelta, Usage
+from ragstone.errors import InvalidArgument
+from ragstone.types import AnswerEvent, Contexts, Fusion, Hit, Mode, Rerank
 from retrieval.cli import output
 from retrieval.cli.options import (
     CollectionArgument,
@@ -179,6 +183,18 @@ class Transcript:
         ]
 
 
+def _json_schema(file: Path | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    try:
+        schema = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise InvalidArgument.at("--schema", f"{file} holds no JSON: {exc}") from exc
+    if not isinstance(schema, dict):
+        raise InvalidArgument.at("--schema", f"{file} holds no JSON object")
+    return schema
+
+
 def ask(
     collection: CollectionArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False, help="What to answer.")],
@@ -189,6 +205,16 @@ def ask(
     space: SpaceOption = None,
     version: VersionOption = "",
     request_key: RequestKeyOption = "",
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="The length of the answer at most.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0.0, max=2.0, help="0 is the most likely text.")
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option("--schema", exists=True, dir_okay=False, help="A JSON schema to answer in."),
+    ] = None,
     timeout: TimeoutOption = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
@@ -206,6 +232,9 @@ def ask(
             version=version,
             request_key=request_key,
             rerank=rerank,
+            generation=Generation(
+                max_tokens=max_tokens, temperature=temperature, json_schema=_json_schema(schema)
+            ),
             timeout=timeout,
         )
         for event in events:
@@ -215,9 +244,11 @@ def ask(
             if isinstance(event, TextDelta) and not as_json:
                 typer.echo(event.text, nl=False)
     if as_json:
-        value = output.answer_json(answer.text, answer.citations, answer.contexts, answer.usage)
+        value = output.answer_json(answer.text, answer.citations, answer.contexts, answer.usage, answer.done)
         output.print_json(value)
         return
     typer.echo("" if answer.pieces else "No passage answers this.")
     for line in answer.sources():
         typer.echo(line)
+    for line in output.answer_lines(answer.usage, answer.done):
+        output.stderr().print(line, style="dim")

@@ -2,67 +2,162 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
+from embedders.base import Vectors
 from generator.base import Delta, End, Generator, Limits, Passage, Prompt, Quote
-from ragstone.types import (
-    AnswerEvent,
-    Citation,
-    Contexts,
-    Done,
-    Hit,
-    Query,
-    TextDelta,
-)
+from ragstone.answers import Citation, Done, Generation, TextDelta, Usage
+from ragstone.errors import RagstoneError
+from ragstone.types import AnswerEvent, Contexts, Hit, Question, SearchResult
 from retrieval import telemetry
+from retrieval.config import AnswerSettings
+from retrieval.query.conversation import standalone
+from retrieval.query.deadlines import Deadline
+from retrieval.query.grounding import Grounding, ground
 from retrieval.query.search import Searcher
-from retrieval.telemetry import Stopwatch
+from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.snapshots import OpenCollection
 
 
 class Answerer:
     """Answers questions, for all collections."""
 
-    def __init__(self, *, searcher: Searcher, generator: Generator) -> None:
+    def __init__(
+        self,
+        *,
+        searcher: Searcher,
+        generator: Generator,
+        settings: AnswerSettings,
+        salt_key: bytes,
+        metrics: Metrics,
+    ) -> None:
         self._searcher = searcher
         self._generator = generator
+        self._settings = settings
+        self._salt_key = salt_key
+        self._metrics = metrics
 
     async def answer(
-        self, collection: OpenCollection, query: Query, *, tenant: str = "", deadline_s: float | None
+        self, collection: OpenCollection, question: Question, *, tenant: str = "", deadline_s: float | None
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Contexts, then text deltas and citations as they come, usage, and Done.
 
         Raises what Searcher.search and the generator raise. Closing the iterator stops the generation.
         """
-        watch = Stopwatch()
+        watch, deadline = Stopwatch(), Deadline(deadline_s)
+        query = replace(question.query, text=standalone(question.query.text, question.history))
         with watch.stage(telemetry.STAGE_SEARCH):
             result = await self._searcher.search(collection, query, tenant=tenant, deadline_s=deadline_s)
-        yield Contexts(
-            hits=result.hits,
-            version=result.version,
-            space=result.space,
-            seq=result.seq,
-            degraded=result.degraded,
-            adapter=result.adapter,
-            truncation=result.truncation,
-        )
+        yield _contexts(result)
         prompt = Prompt(
-            question=query.text,
+            question=question.query.text,
             passages=[_passage(hit) for hit in result.hits],
-            language=query.language,
+            language=question.query.language,
+            history=question.history,
+            tenant=tenant,
         )
-        stream = self._generator.stream(prompt, Limits(), deadline_s=deadline_s)
+        stream = self._generator.stream(
+            prompt,
+            self._limits(question.generation),
+            cache_salt=self._salt(tenant),
+            deadline_s=deadline.remaining_s(),
+        )
+        text, citations = "", list[Citation]()
         async with aclosing(stream) as generated:
             async for item in generated:
                 match item:
                     case Delta():
+                        text += item.text
                         yield TextDelta(text=item.text)
                     case Quote():
-                        yield _citation(item, prompt.passages)
+                        citations.append(_citation(item, prompt.passages))
+                        yield citations[-1]
                     case End():
-                        yield item.usage
-                        yield Done(finish_reason=item.finish_reason, timings_ms=watch.total())
+                        yield self._account(item, tenant)
+                        grounding = await self._ground(collection, question, text, citations, tenant)
+                        yield _done(item, grounding, watch)
+
+    def _limits(self, generation: Generation) -> Limits:
+        return Limits(
+            max_tokens=generation.max_tokens or self._settings.max_tokens,
+            temperature=generation.temperature or 0.0,
+            seed=generation.seed,
+            stop=generation.stop,
+            json_schema=generation.json_schema,
+        )
+
+    def _salt(self, tenant: str) -> str:
+        """The same for a tenant's requests, and of no use for guessing another's."""
+        return hmac.digest(self._salt_key, tenant.encode(), "sha256").hex()
+
+    def _account(self, end: End, tenant: str) -> Usage:
+        usage = replace(end.usage, cost=self._cost(end))
+        self._metrics.generated(end.answered_by or end.model, tenant, usage)
+        return usage
+
+    def _cost(self, end: End) -> float | None:
+        price = self._settings.prices.get(end.model)
+        if price is None:
+            return None
+        used = end.usage
+        cached = price.prompt if price.cached is None else price.cached
+        return (
+            (used.prompt_tokens - used.cached_tokens) * price.prompt
+            + used.cached_tokens * cached
+            + used.completion_tokens * price.completion
+        ) / 1e6
+
+    async def _ground(
+        self,
+        collection: OpenCollection,
+        question: Question,
+        text: str,
+        citations: Sequence[Citation],
+        tenant: str,
+    ) -> Grounding:
+        """By words and vectors; by words alone when the embedder does not answer."""
+        if question.generation.json_schema is not None:
+            return Grounding(share=None, ungrounded=())
+        similarity = self._settings.grounding_similarity
+        with collection.lease() as snapshot:
+            embedder = snapshot.parts.embedder
+
+            async def embed(texts: Sequence[str]) -> Vectors:
+                return await embedder.embed_queries(texts, tenant=tenant)
+
+            try:
+                return await ground(text, citations, embed=embed, similarity=similarity)
+            except RagstoneError:
+                return await ground(text, citations, embed=None, similarity=similarity)
+
+
+def _contexts(result: SearchResult) -> Contexts:
+    return Contexts(
+        hits=result.hits,
+        version=result.version,
+        space=result.space,
+        seq=result.seq,
+        degraded=result.degraded,
+        adapter=result.adapter,
+        truncation=result.truncation,
+    )
+
+
+def _done(end: End, grounding: Grounding, watch: Stopwatch) -> Done:
+    return Done(
+        finish_reason=end.finish_reason,
+        timings_ms=watch.total(),
+        answered_by=end.answered_by,
+        model=end.model,
+        passed_over=tuple(end.passed_over),
+        template=end.template,
+        removed_marks=end.removed_marks,
+        grounded=grounding.share,
+        ungrounded=grounding.ungrounded,
+    )
 
 
 def _passage(hit: Hit) -> Passage:

@@ -23,6 +23,7 @@ from ragstone.types import (
     MissingTexts,
     Query,
     QuerySource,
+    Question,
     RebuildPlan,
     Recipe,
     RerankScores,
@@ -280,11 +281,11 @@ class Ragstone:
         )
 
     async def answer(
-        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+        self, collection: str, question: Question, *, tenant: str, deadline_s: float | None
     ) -> AsyncIterator[AnswerEvent]:
         """A cited answer, as a typed stream."""
         events = self._answerer.answer(
-            self._collections.get(collection), query, tenant=tenant, deadline_s=deadline_s
+            self._collections.get(collection), question, tenant=tenant, deadline_s=deadline_s
         )
         async with aclosing(events):
             async for event in events:

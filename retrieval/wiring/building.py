@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from secrets import token_bytes
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-import generator.registry
 from indexes.directory import LocalDirectory
 from retrieval.config import Settings
 from retrieval.ingest.writer import Writer
@@ -39,6 +39,7 @@ from retrieval.versions.service import Versions
 from retrieval.versions.sweeper import Sweeper
 from retrieval.versions.traffic import Traffics
 from retrieval.wiring.application import Ragstone
+from retrieval.wiring.generators import open_generators
 from retrieval.wiring.opener import RegistryOpener
 
 
@@ -131,7 +132,7 @@ async def build(
         window_s=settings.rebuild.rollback_window_s,
     )
     healer = Healer(versions=versions, collections=collections)
-    answers = await generator.registry.open_generator("extractive", {})
+    generators = await open_generators(settings.generators)
     return Ragstone(
         settings=settings,
         lock=lock,
@@ -148,8 +149,14 @@ async def build(
         traffic=traffic,
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),
         searcher=searcher,
-        answerer=Answerer(searcher=searcher, generator=answers),
-        generator=answers,
+        answerer=Answerer(
+            searcher=searcher,
+            generator=generators,
+            settings=settings.answers,
+            salt_key=settings.answers.salt_key.get_secret_value().encode() or token_bytes(),
+            metrics=metrics,
+        ),
+        generator=generators,
         documents=documents,
         golden=golden,
     )

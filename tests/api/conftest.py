@@ -14,16 +14,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ragstone import AsyncClient, Client
+from ragstone.answers import Citation, Done, FinishReason, TextDelta, Usage
 from ragstone.errors import AlreadyExists, NotFound
 from ragstone.types import (
     AnswerEvent,
-    Citation,
     Collection,
     Comparison,
     Contexts,
     Document,
-    Done,
-    FinishReason,
     Gate,
     GoldenQuery,
     Hit,
@@ -36,15 +34,14 @@ from ragstone.types import (
     Progress,
     Query,
     QuerySource,
+    Question,
     RebuildPlan,
     Recipe,
     RerankScores,
     SearchResult,
     ServerInfo,
-    TextDelta,
     Traffic,
     Truncation,
-    Usage,
     Version,
     Wait,
     WriteResult,
@@ -366,9 +363,10 @@ class FakeApplication:
         return [task.result() for task in tasks]
 
     async def answer(
-        self, collection: str, query: Query, *, tenant: str, deadline_s: float | None
+        self, collection: str, question: Question, *, tenant: str, deadline_s: float | None
     ) -> AsyncIterator[AnswerEvent]:
-        self._called("answer", query=query, tenant=tenant, deadline_s=deadline_s)
+        query = question.query
+        self._called("answer", question=question, query=query, tenant=tenant, deadline_s=deadline_s)
         result = await self.search(collection, Query(), tenant=tenant, deadline_s=deadline_s)
         try:
             yield Contexts(hits=result.hits, version="v1")

@@ -10,7 +10,7 @@ import pytest
 
 from embedders.hashing import HashingEmbedder
 from ragstone.errors import SpaceMismatch
-from ragstone.types import Contexts, Document, Mode, Query, QueryAdapter, Recipe, Version
+from ragstone.types import Contexts, Document, Mode, Query, QueryAdapter, Question, Recipe, Version
 from retrieval.config import RebuildSettings, Settings
 from retrieval.wiring import build
 from tests.app.conftest import App
@@ -100,7 +100,7 @@ async def test_explain_names_the_adapter(filled: App) -> None:
 
 async def test_an_answer_names_the_adapter_with_its_contexts(filled: App) -> None:
     await begun(filled)
-    events = filled.ragstone.answer("docs", ASKED, tenant="t", deadline_s=10.0)
+    events = filled.ragstone.answer("docs", Question(query=ASKED), tenant="t", deadline_s=10.0)
     first = await anext(aiter(events))
     assert isinstance(first, Contexts)
     assert first.adapter is not None

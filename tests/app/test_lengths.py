@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from ragstone.errors import InvalidArgument
-from ragstone.types import Contexts, Document, Mode, Query, Recipe, Rerank, Truncation
+from ragstone.types import Contexts, Document, Mode, Query, Question, Recipe, Rerank, Truncation
 
 if TYPE_CHECKING:
     from tests.app.conftest import App
@@ -56,7 +56,7 @@ async def test_what_reads_only_to_rerank_tells_it_too(cutting: App) -> None:
 
 
 async def test_an_answer_tells_it_with_its_contexts(cutting: App) -> None:
-    events = cutting.ragstone.answer("long", Query(text=LONG), tenant="t", deadline_s=10.0)
+    events = cutting.ragstone.answer("long", Question(query=Query(text=LONG)), tenant="t", deadline_s=10.0)
     [contexts] = [event async for event in events if isinstance(event, Contexts)]
     assert contexts.truncation == CUT
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ragstone.errors import BackendUnavailable, FailedPrecondition, InvalidArgument, NotFound
-from ragstone.types import Contexts, Document, Mode, Query, Recipe, SearchResult, Traffic, Version
+from ragstone.types import Contexts, Document, Mode, Query, Question, Recipe, SearchResult, Traffic, Version
 from retrieval import telemetry
 from retrieval.config import Settings, TrafficSettings
 from retrieval.store.catalog import Catalog
@@ -199,7 +199,10 @@ async def test_a_whole_canary_answers_every_new_search_and_pages_stay_where_they
     assert [page.version for page in pages] == ["v1", name]
     many = await filled.ragstone.batch_search("docs", [DUSK, DUSK], tenant="t", deadline_s=None)
     assert {result.version for result in many} == {name}
-    events = [event async for event in filled.ragstone.answer("docs", DUSK, tenant="t", deadline_s=9.0)]
+    events = [
+        event
+        async for event in filled.ragstone.answer("docs", Question(query=DUSK), tenant="t", deadline_s=9.0)
+    ]
     assert isinstance(events[0], Contexts)
     assert events[0].version == name
     seen = await traffic(filled, name)

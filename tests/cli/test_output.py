@@ -8,7 +8,8 @@ from datetime import date
 import pytest
 
 from ragstone import errors
-from ragstone.types import Citation, Hit, LegScore, SearchResult, Truncation, Usage
+from ragstone.answers import Citation, Usage
+from ragstone.types import Hit, LegScore, SearchResult, Truncation
 from retrieval.cli import output
 
 LEG = LegScore(leg="dense", rank=1, score=0.5, contribution=0.25)
@@ -38,9 +39,11 @@ def test_an_answer_prints_exactly_the_documented_keys() -> None:
     citation = Citation(
         chunk_id="c", document_id="d", start=1, end=2, answer_start=0, answer_end=1, quote="q"
     )
-    value = output.answer_json("text", [citation], [HIT], Usage(prompt_tokens=7))
-    assert list(value) == ["answer", "citations", "contexts", "usage"]
-    assert value["citations"] == [{"chunk_id": "c", "document_id": "d", "start": 1, "end": 2}]
+    value = output.answer_json("text", [citation], [HIT], Usage(prompt_tokens=7), None)
+    assert list(value) == ["answer", "citations", "contexts", "usage", "done"]
+    assert value["citations"] == [
+        {"chunk_id": "c", "document_id": "d", "start": 1, "end": 2, "answer_start": 0, "answer_end": 1}
+    ]
     assert value["usage"]["prompt_tokens"] == 7
 
 

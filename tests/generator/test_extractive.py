@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from generator.base import Delta, End, Generated, Limits, Passage, Prompt, Quote
 from generator.extractive import ExtractiveGenerator
-from ragstone.types import FinishReason
+from ragstone.answers import FinishReason
 
 WORDS = st.sampled_from(
     ["harbour", "Froze.", "ice", "灯台。", "\U0001f6a2", "Dr.", "\n\n", "in", "1893!", "पुल।", "é"]

@@ -9,14 +9,14 @@ from ragstone.errors import InvalidArgument
 async def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidArgument, match="extractive") as caught:
         await open_generator("oracle", {})
-    assert caught.value.violations[0].field == "generator.kind"
+    assert caught.value.violations[0].field == "kind"
 
 
 @pytest.mark.parametrize("options", [{"max_sentences": 0}, {"max_sentence": 3}])
 async def test_wrong_options_are_refused_by_name(options: dict[str, int]) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await open_generator("extractive", options)
-    assert caught.value.violations[0].field == f"generator.{next(iter(options))}"
+    assert caught.value.violations[0].field == f"options.{next(iter(options))}"
 
 
 def test_every_kind_names_a_module_of_this_package() -> None:

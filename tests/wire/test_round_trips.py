@@ -9,16 +9,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragstone import wire, wire_versions
+from ragstone import wire, wire_answers, wire_versions
+from ragstone.answers import Citation, Done, FinishReason, TextDelta, Usage
 from ragstone.fields import decode_metadata, decode_options, encode_options
 from ragstone.types import (
-    Citation,
     Collection,
     Comparison,
     Contexts,
     Document,
-    Done,
-    FinishReason,
     Fusion,
     Gate,
     GoldenQuery,
@@ -41,10 +39,8 @@ from ragstone.types import (
     RerankScores,
     SearchResult,
     ServerInfo,
-    TextDelta,
     Traffic,
     Truncation,
-    Usage,
     Version,
     VersionEvent,
     WriteResult,
@@ -345,7 +341,7 @@ def test_search_results(result: SearchResult) -> None:
 
 @given(events)
 def test_answer_events(event: Any) -> None:
-    assert wire.decode_event(through_bytes(wire.encode_event(event))) == event
+    assert wire_answers.decode_event(through_bytes(wire_answers.encode_event(event))) == event
 
 
 @given(collections)
@@ -437,7 +433,7 @@ def test_a_state_of_a_newer_server_is_unknown() -> None:
 
 
 def test_an_event_of_a_newer_server_is_passed_over() -> None:
-    assert wire.decode_event(retrieval_pb2.AnswerResponse()) is None
+    assert wire_answers.decode_event(retrieval_pb2.AnswerResponse()) is None
 
 
 def test_a_write_waits_for_the_index_unless_told_otherwise() -> None:

@@ -21,6 +21,12 @@ class FusionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FUSION_KIND_RRF: _ClassVar[FusionKind]
     FUSION_KIND_WEIGHTED: _ClassVar[FusionKind]
 
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_USER: _ClassVar[Role]
+    ROLE_ASSISTANT: _ClassVar[Role]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -40,6 +46,9 @@ MODE_LEXICAL: Mode
 FUSION_KIND_UNSPECIFIED: FusionKind
 FUSION_KIND_RRF: FusionKind
 FUSION_KIND_WEIGHTED: FusionKind
+ROLE_UNSPECIFIED: Role
+ROLE_USER: Role
+ROLE_ASSISTANT: Role
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_COMPLETE: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -220,12 +229,38 @@ class BatchSearchResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[SearchResult, _Mapping]]] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
-    __slots__ = ("collection", "query")
+    __slots__ = ("collection", "query", "history", "generation")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     collection: str
     query: Query
-    def __init__(self, collection: _Optional[str] = ..., query: _Optional[_Union[Query, _Mapping]] = ...) -> None: ...
+    history: _containers.RepeatedCompositeFieldContainer[Turn]
+    generation: Generation
+    def __init__(self, collection: _Optional[str] = ..., query: _Optional[_Union[Query, _Mapping]] = ..., history: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., generation: _Optional[_Union[Generation, _Mapping]] = ...) -> None: ...
+
+class Turn(_message.Message):
+    __slots__ = ("role", "text")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    text: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Generation(_message.Message):
+    __slots__ = ("max_tokens", "temperature", "seed", "stop", "json_schema")
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    max_tokens: int
+    temperature: float
+    seed: int
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    json_schema: str
+    def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ...) -> None: ...
 
 class Contexts(_message.Message):
     __slots__ = ("hits", "version", "space", "seq", "degraded", "adapter", "truncation")
@@ -270,17 +305,23 @@ class Citation(_message.Message):
     def __init__(self, chunk_id: _Optional[str] = ..., document_id: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., answer_start: _Optional[int] = ..., answer_end: _Optional[int] = ..., quote: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "cached_tokens", "completion_tokens")
+    __slots__ = ("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms", "tpot_ms", "cost")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TTFT_MS_FIELD_NUMBER: _ClassVar[int]
+    TPOT_MS_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
+    ttft_ms: float
+    tpot_ms: float
+    cost: float
+    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., ttft_ms: _Optional[float] = ..., tpot_ms: _Optional[float] = ..., cost: _Optional[float] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "timings_ms")
+    __slots__ = ("finish_reason", "timings_ms", "answered_by", "model", "passed_over", "template", "removed_marks", "grounded", "ungrounded")
     class TimingsMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -290,9 +331,31 @@ class Done(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PASSED_OVER_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_MARKS_FIELD_NUMBER: _ClassVar[int]
+    GROUNDED_FIELD_NUMBER: _ClassVar[int]
+    UNGROUNDED_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     timings_ms: _containers.ScalarMap[str, float]
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    answered_by: str
+    model: str
+    passed_over: _containers.RepeatedScalarFieldContainer[str]
+    template: str
+    removed_marks: int
+    grounded: float
+    ungrounded: _containers.RepeatedCompositeFieldContainer[AnswerSpan]
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., answered_by: _Optional[str] = ..., model: _Optional[str] = ..., passed_over: _Optional[_Iterable[str]] = ..., template: _Optional[str] = ..., removed_marks: _Optional[int] = ..., grounded: _Optional[float] = ..., ungrounded: _Optional[_Iterable[_Union[AnswerSpan, _Mapping]]] = ...) -> None: ...
+
+class AnswerSpan(_message.Message):
+    __slots__ = ("start", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class AnswerResponse(_message.Message):
     __slots__ = ("contexts", "text_delta", "citation", "usage", "done")

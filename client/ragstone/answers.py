@@ -1,0 +1,116 @@
+"""Answers as public values: what may be asked of a generation, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """Who said something in a conversation."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Something that was said in a conversation, before the question."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """How an answer is generated; None leaves it to the server."""
+
+    max_tokens: int | None = None
+    """The length of the answer at most, in the generator's own tokens."""
+    temperature: float | None = None
+    """0, the server's default, takes the most likely token each time."""
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    """Texts at which the generation ends."""
+    json_schema: Mapping[str, Any] | None = None
+    """The answer is JSON that fits it, without citations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDelta:
+    """The next piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """``answer[answer_start:answer_end]`` rests on characters ``start:end`` of a document.
+
+    All offsets count Unicode code points; ``quote`` is the cited text. In the answer stands ``[n]``, the
+    place of the passage among the hits of ``Contexts``, from 1.
+    """
+
+    chunk_id: str
+    document_id: str
+    start: int
+    end: int
+    answer_start: int
+    answer_end: int
+    quote: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the generation cost, in the generator's own tokens."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt: those that the generator had in its cache."""
+    completion_tokens: int = 0
+    ttft_ms: float = 0.0
+    """From the request to the generator to the first piece of text."""
+    tpot_ms: float = 0.0
+    """From one token to the next, on average."""
+    cost: float | None = None
+    """By the server's price table; None where it has no price for the model."""
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    COMPLETE = "complete"
+    LENGTH = "length"
+    NO_EVIDENCE = "no_evidence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSpan:
+    """Characters ``start:end`` of the answer's text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The last event of a complete answer; a stream that ends without it was broken off."""
+
+    finish_reason: FinishReason
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    answered_by: str = ""
+    """The generator, by its name in the server's settings."""
+    model: str = ""
+    """The model, in its own name."""
+    passed_over: tuple[str, ...] = ()
+    """Why it was not a generator before it, one line each."""
+    template: str = ""
+    """The digest of the prompt's template; empty where there is none."""
+    removed_marks: int = 0
+    """Citations of the model that pointed nowhere, and were taken out."""
+    grounded: float | None = None
+    """The share of the answer's sentences that rest on a passage which they cite; None without any."""
+    ungrounded: tuple[AnswerSpan, ...] = ()
+    """The other sentences."""

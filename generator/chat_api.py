@@ -1,0 +1,181 @@
+"""The OpenAI-compatible API of a model server: requests, server-sent events, and how they fail.
+
+Spoken by vLLM, SGLang, TGI, LMDeploy, TensorRT-LLM and OpenAI. Specification:
+https://platform.openai.com/docs/api-reference/chat and, for the events, WHATWG HTML, "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, NamedTuple
+
+import httpx
+from pydantic import BaseModel, Field
+
+from ragstone.errors import (
+    BackendUnavailable,
+    FailedPrecondition,
+    InvalidArgument,
+    Overloaded,
+    RagstoneError,
+)
+
+_MESSAGE_CHARS: Final = 500
+_DATA: Final = "data:"
+_DONE: Final = "[DONE]"
+
+
+class Served(NamedTuple):
+    """A model that a server has."""
+
+    name: str
+    context_tokens: int | None
+    """What prompt and answer may hold together, where the server tells it."""
+    is_vllm: bool
+
+
+class PromptDetails(BaseModel):
+    """Of ``Usage``."""
+
+    cached_tokens: int = 0
+
+
+class TokenUsage(BaseModel):
+    """``usage`` of the last event."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were not computed anew."""
+        return 0 if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
+
+
+class _Delta(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    delta: _Delta = Field(default_factory=_Delta)
+    finish_reason: str | None = None
+
+
+class ChatChunk(BaseModel):
+    """One event of a streamed completion, as far as it is read here."""
+
+    choices: list[_Choice] = Field(default_factory=list)
+    usage: TokenUsage | None = None
+
+    @property
+    def text(self) -> str:
+        """The next piece of text."""
+        return "".join(choice.delta.content or "" for choice in self.choices)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Set in the event that ends the text."""
+        return next((choice.finish_reason for choice in self.choices if choice.finish_reason), None)
+
+
+async def chat_chunks(response: httpx.Response) -> AsyncIterator[ChatChunk]:
+    """The events of ``response`` up to ``[DONE]``.
+
+    Raises BackendUnavailable when the stream breaks off, holds an error or what is no event.
+    """
+    try:
+        async for line in response.aiter_lines():
+            if not line.startswith(_DATA):
+                continue
+            data = line.removeprefix(_DATA).strip()
+            if data == _DONE:
+                return
+            yield _chunk(data)
+    except httpx.HTTPError as exc:
+        raise BackendUnavailable(f"{response.url.host} broke the answer off: {_told(exc)}") from exc
+    raise BackendUnavailable(f"{response.url.host} broke the answer off: its stream ended too early")
+
+
+def _chunk(data: str) -> ChatChunk:
+    try:
+        event = json.loads(data)
+        if isinstance(event, dict) and event.get("error"):
+            raise BackendUnavailable(f"the model failed: {_message(event) or data[:_MESSAGE_CHARS]}")
+        return ChatChunk.model_validate(event)
+    except ValueError as exc:
+        raise BackendUnavailable(f"the model's server sent no event: {data[:100]!r}") from exc
+
+
+def served_models(listing: Any) -> list[Served]:
+    """What ``GET /models`` lists. Raises BackendUnavailable for what is no listing."""
+    try:
+        return [
+            Served(
+                name=str(one["id"]),
+                context_tokens=one.get("max_model_len"),
+                is_vllm=one.get("owned_by") == "vllm",
+            )
+            for one in listing["data"]
+        ]
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise BackendUnavailable("the model's server lists no models at /models") from exc
+
+
+async def refusal(response: httpx.Response) -> RagstoneError:
+    """What a status that is none of success means; reads the body."""
+    try:
+        body = (await response.aread()).decode(errors="replace")
+    except httpx.HTTPError as exc:
+        return BackendUnavailable(f"{response.url.host}: {_told(exc)}")
+    try:
+        said = _message(json.loads(body)) or body
+    except ValueError:
+        said = body
+    told = f"{response.url} answered {response.status_code}: {said[:_MESSAGE_CHARS].strip()}"
+    match response.status_code:
+        case 400 | 413 | 422:
+            return InvalidArgument(told)
+        case 401 | 403:
+            return FailedPrecondition(f"{told}; options.api_key_env names the variable of the key")
+        case 404 | 405:
+            return FailedPrecondition(f"{told}; options.url and options.model say what is asked")
+        case 429 | 503:
+            return Overloaded(told, retry_after_s=_retry_after_s(response))
+        case _:
+            return BackendUnavailable(told)
+
+
+def unreached(url: str, exc: httpx.HTTPError) -> BackendUnavailable:
+    """The server did not answer at all."""
+    return BackendUnavailable(f"{url} does not answer: {_told(exc)}")
+
+
+def _message(body: Any) -> str:
+    """``{"error": {"message"}}``, ``{"error": text}``, ``{"message"}`` or ``{"detail"}``."""
+    if not isinstance(body, Mapping):
+        return ""
+    error = body.get("error", body)
+    if isinstance(error, Mapping):
+        error = error.get("message") or error.get("detail") or ""
+    return str(error)
+
+
+def _told(exc: httpx.HTTPError) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Retry-After, in seconds or as a date (RFC 9110, 10.2.3); None where it is not given."""
+    value = response.headers.get("Retry-After", "")
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None

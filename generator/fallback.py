@@ -1,0 +1,119 @@
+"""Several generators in order: who is asked first, and who answers when that one does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Final
+
+from generator.base import End, Generated, Generator, Limits, Prompt
+from generator.circuit import Circuit
+from ragstone.answers import FinishReason
+from ragstone.errors import BackendUnavailable, FailedPrecondition, Overloaded, RagstoneError
+
+_FIRST_SHARE: Final = 0.5
+"""Of the time that is left: so long a generator may take to begin, when another one stands behind it."""
+_PASSED_OVER: Final = (BackendUnavailable, FailedPrecondition, Overloaded)
+"""What lets the next one answer. A wrong request stays wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One generator of several."""
+
+    name: str
+    generator: Generator
+    tenants: frozenset[str] = frozenset()
+    """Those that it answers; empty for all."""
+    escalate: bool = False
+    """Whether the next one is asked when this one finds no evidence: a small model before a large one."""
+    circuit: Circuit = field(default_factory=lambda: Circuit(failures=3, open_s=10.0))
+
+
+class FallbackGenerator:
+    """The first of ``candidates`` that begins an answer gives it: nobody takes over in the middle."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._candidates = tuple(candidates)
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        limits: Limits,
+        *,
+        cache_salt: str = "",
+        priority: int = 0,
+        deadline_s: float | None = None,
+    ) -> AsyncGenerator[Generated, None]:
+        """What the first one that answers gives; its ``End`` says who that was, and why not one before it.
+
+        Raises what the last one raises, or FailedPrecondition when none is for this tenant; DeadlineExceeded.
+        """
+        end_s = float("inf") if deadline_s is None else monotonic() + deadline_s
+        chosen = [c for c in self._candidates if not c.tenants or prompt.tenant in c.tenants]
+        failure: RagstoneError = FailedPrecondition("no generator is set up for this tenant")
+        passed_over: list[str] = []
+        for candidate in chosen:
+            last = candidate is chosen[-1]
+            if (reason := candidate.circuit.refusal()) is not None and not last:
+                passed_over.append(f"{candidate.name}: {reason}")
+                continue
+            left_s = None if deadline_s is None else end_s - monotonic()
+            stream = candidate.generator.stream(
+                prompt, limits, cache_salt=cache_salt, priority=priority, deadline_s=left_s
+            )
+            async with aclosing(stream):
+                try:
+                    first = await _first(stream, candidate, None if last else left_s)
+                except _PASSED_OVER as exc:
+                    failure = exc
+                    passed_over.append(f"{candidate.name}: {exc.message}")
+                    continue
+                if not last and candidate.escalate and _no_evidence(first):
+                    passed_over.append(f"{candidate.name}: found no evidence")
+                    continue
+                yield _signed(first, candidate, passed_over)
+                try:
+                    async for item in stream:
+                        yield _signed(item, candidate, passed_over)
+                except BackendUnavailable as exc:
+                    candidate.circuit.failed(exc.message)
+                    raise
+                return
+        raise failure
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for candidate in self._candidates:
+            await candidate.generator.close()
+
+
+async def _first(
+    stream: AsyncGenerator[Generated, None], candidate: Candidate, left_s: float | None
+) -> Generated:
+    """The first item. Counts for the circuit whether there is one."""
+    try:
+        async with asyncio.timeout(None if left_s is None else max(left_s, 0) * _FIRST_SHARE):
+            first = await anext(stream)
+    except TimeoutError as exc:
+        reason = f"did not begin in half of the {left_s:.3g} s that were left"
+        candidate.circuit.failed(reason)
+        raise BackendUnavailable(reason) from exc
+    except BackendUnavailable as exc:
+        candidate.circuit.failed(exc.message)
+        raise
+    candidate.circuit.answered()
+    return first
+
+
+def _no_evidence(item: Generated) -> bool:
+    return isinstance(item, End) and item.finish_reason is FinishReason.NO_EVIDENCE
+
+
+def _signed(item: Generated, candidate: Candidate, passed_over: Sequence[str]) -> Generated:
+    if isinstance(item, End):
+        return replace(item, answered_by=candidate.name, passed_over=tuple(passed_over))
+    return item

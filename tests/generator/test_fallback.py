@@ -1,0 +1,185 @@
+"""Several generators: who answers, who is passed over and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+from generator.base import Delta, End, Generated, Limits, Passage, Prompt
+from generator.circuit import Circuit
+from generator.extractive import ExtractiveGenerator
+from generator.fallback import Candidate, FallbackGenerator
+from ragstone.answers import FinishReason, Usage
+from ragstone.errors import BackendUnavailable, FailedPrecondition, InvalidArgument, Overloaded
+
+PROMPT = Prompt(
+    question="What guides ships?",
+    passages=(Passage(chunk_id="a#0", document_id="a", text="A lighthouse guides ships at night."),),
+    tenant="blue",
+)
+
+
+class Scripted:
+    """Gives the items of its script, raises its errors, and counts how often it was asked."""
+
+    def __init__(self, *script: Generated | Exception | float) -> None:
+        self.script = script
+        self.asked = 0
+        self.closed = False
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        limits: Limits,
+        *,
+        cache_salt: str = "",
+        priority: int = 0,
+        deadline_s: float | None = None,
+    ) -> AsyncGenerator[Generated, None]:
+        self.asked += 1
+        for item in self.script:
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, float):
+                await asyncio.sleep(item)
+            else:
+                yield item
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def end(reason: FinishReason = FinishReason.COMPLETE) -> End:
+    return End(finish_reason=reason, usage=Usage())
+
+
+def answering(text: str) -> Scripted:
+    return Scripted(Delta(text=text), end())
+
+
+AWAY = BackendUnavailable("nobody is there")
+
+
+async def answer(
+    *candidates: Candidate, prompt: Prompt = PROMPT, deadline_s: float | None = None
+) -> tuple[str, End]:
+    stream = FallbackGenerator(candidates).stream(prompt, Limits(), deadline_s=deadline_s)
+    items = [item async for item in stream]
+    last = items[-1]
+    assert isinstance(last, End)
+    return "".join(item.text for item in items if isinstance(item, Delta)), last
+
+
+async def test_the_first_that_begins_answers_alone() -> None:
+    second = answering("second")
+    text, last = await answer(
+        Candidate(name="a", generator=answering("first")), Candidate(name="b", generator=second)
+    )
+    assert (text, last.answered_by, last.passed_over) == ("first", "a", ())
+    assert not second.asked
+
+
+@pytest.mark.parametrize("failure", [AWAY, Overloaded("full"), FailedPrecondition("no such model")])
+async def test_one_that_does_not_begin_is_passed_over_and_the_answer_says_why(failure: Exception) -> None:
+    text, last = await answer(
+        Candidate(name="large", generator=Scripted(failure)),
+        Candidate(name="extractive", generator=ExtractiveGenerator()),
+    )
+    assert text == "A lighthouse guides ships at night. [1]"
+    assert last.answered_by == "extractive"
+    assert last.passed_over == (f"large: {failure}",)
+
+
+async def test_a_wrong_request_is_not_given_to_the_next() -> None:
+    second = answering("second")
+    with pytest.raises(InvalidArgument):
+        await answer(
+            Candidate(name="a", generator=Scripted(InvalidArgument("the schema is none"))),
+            Candidate(name="b", generator=second),
+        )
+    assert not second.asked
+
+
+async def test_nobody_takes_over_in_the_middle_of_an_answer() -> None:
+    second = answering("second")
+    with pytest.raises(BackendUnavailable):
+        await answer(
+            Candidate(name="a", generator=Scripted(Delta(text="begun"), AWAY)),
+            Candidate(name="b", generator=second),
+        )
+    assert not second.asked
+
+
+async def test_one_that_is_slow_to_begin_leaves_time_for_the_next() -> None:
+    text, last = await answer(
+        Candidate(name="slow", generator=Scripted(60.0, Delta(text="late"), end())),
+        Candidate(name="b", generator=answering("in time")),
+        deadline_s=0.2,
+    )
+    assert text == "in time"
+    assert last.passed_over[0].startswith("slow: did not begin")
+
+
+@pytest.mark.parametrize(("escalate", "answered_by"), [(True, "large"), (False, "small")])
+async def test_a_small_model_without_evidence_hands_over_where_it_is_to(
+    escalate: bool, answered_by: str
+) -> None:
+    _, last = await answer(
+        Candidate(name="small", generator=Scripted(end(FinishReason.NO_EVIDENCE)), escalate=escalate),
+        Candidate(name="large", generator=answering("found")),
+    )
+    assert last.answered_by == answered_by
+
+
+async def test_a_generator_of_other_tenants_is_never_asked() -> None:
+    others = answering("not for you")
+    text, last = await answer(
+        Candidate(name="red only", generator=others, tenants=frozenset({"red"})),
+        Candidate(name="all", generator=answering("for all")),
+    )
+    assert (text, last.passed_over) == ("for all", ())
+    assert not others.asked
+
+
+async def test_a_tenant_without_a_generator_is_told() -> None:
+    with pytest.raises(FailedPrecondition, match="no generator is set up for this tenant"):
+        await answer(Candidate(name="red", generator=answering("no"), tenants=frozenset({"red"})))
+
+
+async def test_one_that_failed_often_is_left_alone_and_then_tried_again() -> None:
+    now = 0.0
+    first = Scripted(AWAY)
+    candidates: Sequence[Candidate] = (
+        Candidate(name="a", generator=first, circuit=Circuit(failures=2, open_s=10.0, clock=lambda: now)),
+        Candidate(name="b", generator=answering("second")),
+    )
+    for _ in range(4):
+        await answer(*candidates)
+    assert first.asked == 2
+    _, last = await answer(*candidates)
+    assert last.passed_over == ("a: left alone for 10.0 s more after 2 failures: nobody is there",)
+
+    now = 11.0
+    first.script = (Delta(text="back"), end())
+    assert (await answer(*candidates))[0] == "back"
+    first.script = (AWAY,)
+    await answer(*candidates)
+    assert first.asked == 4
+
+
+async def test_the_last_resort_is_asked_whatever_its_circuit_says() -> None:
+    now = 0.0
+    only = Scripted(AWAY)
+    candidate = Candidate(name="a", generator=only, circuit=Circuit(failures=1, open_s=9, clock=lambda: now))
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable, match="nobody is there"):
+            await answer(candidate)
+    assert only.asked == 3
+
+
+async def test_closing_closes_all() -> None:
+    both = answering("a"), answering("b")
+    await FallbackGenerator([Candidate(name="x", generator=one) for one in both]).close()
+    assert all(one.closed for one in both)
