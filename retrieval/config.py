@@ -116,6 +116,8 @@ class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
     """The length of an answer, where the request does not say."""
     grounding_similarity: float = Field(0.6, ge=0, le=1)
     """Cosine with a cited passage from which a sentence rests on it, whatever their words."""
+    kept: int = Field(1_000, ge=0)
+    """Answers that are kept, and given again to the same tenant, question and passages; 0 keeps none."""
     salt_key: SecretStr = SecretStr("")
     """Makes a tenant's cache salt, by which generators keep tenants' caches apart. Servers that share a
     generator need the same; empty is a random one of each start."""

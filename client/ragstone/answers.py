@@ -114,3 +114,5 @@ class Done:
     """The share of the answer's sentences that rest on a passage which they cite; None without any."""
     ungrounded: tuple[AnswerSpan, ...] = ()
     """The other sentences."""
+    from_cache: bool = False
+    """The answer was given before, to the same tenant, question and passages: nothing was generated."""

@@ -32,7 +32,7 @@ _FINISHES: Final[Mapping[FinishReason, Any]] = {
 _FINISH_OF: Final[Mapping[int, FinishReason]] = {number: finish for finish, number in _FINISHES.items()}
 _CITATION: Final = ("chunk_id", "document_id", "start", "end", "answer_start", "answer_end", "quote")
 _USAGE: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms", "tpot_ms")
-_DONE: Final = ("answered_by", "model", "template", "removed_marks")
+_DONE: Final = ("answered_by", "model", "template", "removed_marks", "from_cache")
 
 
 # -- what is asked ------------------------------------------------------------------------------

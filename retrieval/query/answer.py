@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from ragstone.errors import RagstoneError
 from ragstone.types import AnswerEvent, Contexts, Hit, Question, SearchResult
 from retrieval import telemetry
 from retrieval.config import AnswerSettings
+from retrieval.query.answer_cache import AnswerCache, Answered
 from retrieval.query.conversation import standalone
 from retrieval.query.deadlines import Deadline
 from retrieval.query.grounding import Grounding, ground
@@ -38,6 +39,7 @@ class Answerer:
         self._generator = generator
         self._settings = settings
         self._salt_key = salt_key
+        self._cache = AnswerCache(settings.kept)
         self._metrics = metrics
 
     async def answer(
@@ -59,9 +61,14 @@ class Answerer:
             history=question.history,
             tenant=tenant,
         )
+        limits = self._limits(question.generation)
+        if (known := self._cache.get(prompt, limits)) is not None:
+            for event in _again(known, watch):
+                yield event
+            return
         stream = self._generator.stream(
             prompt,
-            self._limits(question.generation),
+            limits,
             cache_salt=self._salt(tenant),
             deadline_s=deadline.remaining_s(),
         )
@@ -78,7 +85,9 @@ class Answerer:
                     case End():
                         yield self._account(item, tenant)
                         grounding = await self._ground(collection, question, text, citations, tenant)
-                        yield _done(item, grounding, watch)
+                        done = _done(item, grounding, watch)
+                        self._cache.put(prompt, limits, Answered(text=text, citations=citations, done=done))
+                        yield done
 
     def _limits(self, generation: Generation) -> Limits:
         return Limits(
@@ -144,6 +153,13 @@ def _contexts(result: SearchResult) -> Contexts:
         adapter=result.adapter,
         truncation=result.truncation,
     )
+
+
+def _again(known: Answered, watch: Stopwatch) -> Iterator[AnswerEvent]:
+    yield TextDelta(text=known.text)
+    yield from known.citations
+    yield Usage(cost=0.0)
+    yield replace(known.done, timings_ms=watch.total(), from_cache=True)
 
 
 def _done(end: End, grounding: Grounding, watch: Stopwatch) -> Done:

@@ -321,7 +321,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., ttft_ms: _Optional[float] = ..., tpot_ms: _Optional[float] = ..., cost: _Optional[float] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "timings_ms", "answered_by", "model", "passed_over", "template", "removed_marks", "grounded", "ungrounded")
+    __slots__ = ("finish_reason", "timings_ms", "answered_by", "model", "passed_over", "template", "removed_marks", "grounded", "ungrounded", "from_cache")
     class TimingsMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -338,6 +338,7 @@ class Done(_message.Message):
     REMOVED_MARKS_FIELD_NUMBER: _ClassVar[int]
     GROUNDED_FIELD_NUMBER: _ClassVar[int]
     UNGROUNDED_FIELD_NUMBER: _ClassVar[int]
+    FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     timings_ms: _containers.ScalarMap[str, float]
     answered_by: str
@@ -347,7 +348,8 @@ class Done(_message.Message):
     removed_marks: int
     grounded: float
     ungrounded: _containers.RepeatedCompositeFieldContainer[AnswerSpan]
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., answered_by: _Optional[str] = ..., model: _Optional[str] = ..., passed_over: _Optional[_Iterable[str]] = ..., template: _Optional[str] = ..., removed_marks: _Optional[int] = ..., grounded: _Optional[float] = ..., ungrounded: _Optional[_Iterable[_Union[AnswerSpan, _Mapping]]] = ...) -> None: ...
+    from_cache: bool
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., answered_by: _Optional[str] = ..., model: _Optional[str] = ..., passed_over: _Optional[_Iterable[str]] = ..., template: _Optional[str] = ..., removed_marks: _Optional[int] = ..., grounded: _Optional[float] = ..., ungrounded: _Optional[_Iterable[_Union[AnswerSpan, _Mapping]]] = ..., from_cache: _Optional[bool] = ...) -> None: ...
 
 class AnswerSpan(_message.Message):
     __slots__ = ("start", "end")
