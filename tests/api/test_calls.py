@@ -14,14 +14,17 @@ from ragstone import (
     Document,
     Done,
     Fusion,
+    Generation,
     Health,
     MetadataValue,
     Mode,
     Query,
     Recipe,
     Rerank,
+    Role,
     TextDelta,
     Truncation,
+    Turn,
     Usage,
 )
 
@@ -170,6 +173,14 @@ async def test_an_answer_is_a_stream_of_typed_events(either: Any, app: Any) -> N
     events = [event async for event in either.answer("docs", "why?")]
     assert [type(event) for event in events] == [Contexts, TextDelta, Citation, Usage, Done]
     assert app.calls[0][1]["query"].k == 5
+
+
+async def test_an_answer_takes_a_conversation_and_how_to_generate(either: Any, app: Any) -> None:
+    history = (Turn(role=Role.USER, text="When?"), Turn(role=Role.ASSISTANT, text="In May."))
+    generation = Generation(max_tokens=9, temperature=0.5, json_schema={"type": "object"})
+    _ = [event async for event in either.answer("docs", "why?", history=history, generation=generation)]
+    question = app.calls[0][1]["question"]
+    assert (question.history, question.generation) == (history, generation)
 
 
 async def test_embedding_gives_rows_in_order_and_their_space(either: Any, app: Any) -> None:

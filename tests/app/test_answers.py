@@ -1,4 +1,4 @@
-"""Answers by the whole application: from the question through search and generators to citations and accounts."""
+"""Answers by the whole application: search, generators, citations, accounts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from ragstone.answers import Citation, Done, FinishReason, Generation, Role, TextDelta, Turn, Usage
 from ragstone.errors import BackendUnavailable
-from ragstone.types import AnswerEvent, Contexts, Document, Query, Question, Recipe
+from ragstone.types import AnswerEvent, Contexts, Document, Query, Question, Recipe, Wait
 from retrieval.config import AnswerSettings, GeneratorSettings, Price, Settings
 from retrieval.telemetry import Metrics
 from retrieval.wiring import Ragstone, build
@@ -35,13 +35,12 @@ async def answering(
 ) -> AsyncIterator[Ragstone]:
     prices = {MODEL: Price(prompt=1.0, cached=0.1, completion=10.0)}
     answers = AnswerSettings(prices=prices)
-    ragstone = await build(
-        settings.model_copy(update={"generators": generators, "answers": answers}), metrics
-    )
+    chosen = settings.model_copy(update={"generators": generators, "answers": answers})
+    ragstone = await build(chosen, metrics)
     try:
         await ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
         documents = [Document(id="a", text=FACT), Document(id="b", text="Bees store honey in combs of wax.")]
-        await ragstone.upsert("docs", documents, request_id="1", wait="indexed", tenant="t")
+        await ragstone.upsert("docs", documents, request_id="1", wait=Wait.INDEXED, tenant="t")
         yield ragstone
     finally:
         await ragstone.close()
@@ -175,7 +174,7 @@ async def test_the_same_question_over_the_same_passages_is_answered_from_memory(
         assert len(chat_server.requests) == 2
 
         changed = Document(id="a", text=FACT + " It thawed in May.")
-        await ragstone.upsert("docs", [changed], request_id="2", wait="indexed", tenant="t")
+        await ragstone.upsert("docs", [changed], request_id="2", wait=Wait.INDEXED, tenant="t")
         await events(ragstone)
         assert len(chat_server.requests) == 3
 

@@ -6,11 +6,23 @@ from array import array
 from datetime import UTC, date, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragstone import wire, wire_answers, wire_versions
-from ragstone.answers import Citation, Done, FinishReason, TextDelta, Usage
+from ragstone.answers import (
+    AnswerSpan,
+    Citation,
+    Done,
+    FinishReason,
+    Generation,
+    Role,
+    TextDelta,
+    Turn,
+    Usage,
+)
+from ragstone.errors import InvalidArgument
 from ragstone.fields import decode_metadata, decode_options, encode_options
 from ragstone.types import (
     Collection,
@@ -179,8 +191,28 @@ events = st.one_of(
         answer_end=counts,
         quote=text,
     ),
-    st.builds(Usage, prompt_tokens=counts, cached_tokens=counts, completion_tokens=counts),
-    st.builds(Done, finish_reason=st.sampled_from(FinishReason), timings_ms=timings),
+    st.builds(
+        Usage,
+        prompt_tokens=counts,
+        cached_tokens=counts,
+        completion_tokens=counts,
+        ttft_ms=floats,
+        tpot_ms=floats,
+        cost=st.none() | floats,
+    ),
+    st.builds(
+        Done,
+        finish_reason=st.sampled_from(FinishReason),
+        timings_ms=timings,
+        answered_by=text,
+        model=text,
+        passed_over=names,
+        template=text,
+        removed_marks=ints32,
+        grounded=st.none() | floats,
+        ungrounded=st.lists(st.builds(AnswerSpan, start=counts, end=counts), max_size=3).map(tuple),
+        from_cache=st.booleans(),
+    ),
 )
 recipes = st.builds(
     Recipe,
@@ -337,6 +369,33 @@ def test_search_results(result: SearchResult) -> None:
     message = retrieval_pb2.SearchResult()
     wire.put_result(message, result)
     assert wire.decode_result(through_bytes(message)) == result
+
+
+@given(
+    st.builds(
+        Generation,
+        max_tokens=st.none() | ints32,
+        temperature=st.none() | floats,
+        seed=st.none() | st.integers(-(2**63), 2**63 - 1),
+        stop=names,
+        json_schema=st.none() | st.dictionaries(text, st.integers() | text, min_size=1, max_size=2),
+    )
+)
+def test_generations(generation: Generation) -> None:
+    there = through_bytes(wire_answers.encode_generation(generation))
+    assert wire_answers.decode_generation(there) == generation
+
+
+@given(st.lists(st.builds(Turn, role=st.sampled_from(Role), text=text), max_size=3).map(tuple))
+def test_conversations(history: tuple[Turn, ...]) -> None:
+    there = [through_bytes(turn) for turn in wire_answers.encode_history(history)]
+    assert wire_answers.decode_history(there) == history
+
+
+@pytest.mark.parametrize("schema", ["{", "[]", "3"])
+def test_a_schema_that_is_no_json_object_is_refused(schema: str) -> None:
+    with pytest.raises(InvalidArgument, match="generation.json_schema"):
+        wire_answers.decode_generation(retrieval_pb2.Generation(json_schema=schema))
 
 
 @given(events)
