@@ -394,7 +394,7 @@ def test_conversations(history: tuple[Turn, ...]) -> None:
 
 @pytest.mark.parametrize("schema", ["{", "[]", "3"])
 def test_a_schema_that_is_no_json_object_is_refused(schema: str) -> None:
-    with pytest.raises(InvalidArgument, match="generation.json_schema"):
+    with pytest.raises(InvalidArgument, match=r"generation\.json_schema"):
         wire_answers.decode_generation(retrieval_pb2.Generation(json_schema=schema))
 
 
