@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from hashlib import blake2b
+from itertools import cycle
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from generator.base import End, Generated, Generator, Limits, Prompt
-from generator.chat_api import ChatChunk, Served, TokenUsage, chat_chunks, refusal, served_models, unreached
+from generator.base import End, Generated, Generator, Limits, Passage, Prompt
+from generator.chat_api import ChatChunk, Served, TokenUsage
 from generator.citations import CitationParser
-from generator.counting import LocalCounter, ServerCounter, guess, load_tokenizer
+from generator.counting import LocalCounter, load_tokenizer
+from generator.model_server import ModelServer, within
 from generator.options import parse_options
-from generator.prompt import Count, PromptBuilder, Rendered
+from generator.ordering import OrderingOptions, Passages, Placement, Replicas
+from generator.prompt import PromptBuilder, Rendered
 from generator.reading import AnswerReader, JsonReader, Reader
 from ragstone.answers import FinishReason, Usage
 from ragstone.errors import (
@@ -35,21 +39,34 @@ from ragstone.errors import (
 )
 
 _CONNECT_S: Final = 5.0
-_FORGET_S: Final = 60.0
-"""After so long a server is asked again what it serves: it may have been started with another model."""
+_CONTEXT_TOKENS: Final = 8_192
+"""Of a model whose server does not tell."""
+_LEAD_WITHIN: Final = 3
+"""The best passage is among the first so many, whatever the cache holds."""
+_CHARS_PER_TOKEN: Final = 4
 _MARGIN_TOKENS: Final = 16
 """For what a chat template puts around each message; texts are counted without it."""
 
 
-_Opened = tuple[httpx.Response, ChatChunk, AsyncIterator[ChatChunk]]
-"""An answer that has begun: its first event that counts, and the rest."""
+def _http_url(url: str) -> str:
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError("must be an http:// or https:// URL")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise ValueError("must have no user, query or fragment: a key belongs into api_key_env")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
 
 
 class Options(BaseModel, frozen=True, extra="forbid"):
     """Options of the ``openai_http`` generator."""
 
-    url: str = Field(max_length=2000)
+    url: Url
     """Where the API begins: ``http://HOST:PORT/v1``."""
+    replicas: tuple[Url, ...] = Field((), max_length=64)
+    """More servers of the same model. Questions about the same passages go to the same one."""
     model: str | None = Field(None, min_length=1, max_length=500)
     """As the server calls it; without it, the first that the server lists."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$")
@@ -70,16 +87,10 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     """The longest wait for another one."""
     retries: int = Field(2, ge=0, le=20)
     """Before the first piece of text; never after it."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        parsed = httpx.URL(url)
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError("must be an http:// or https:// URL")
-        if parsed.userinfo or parsed.query or parsed.fragment:
-            raise ValueError("must have no user, query or fragment: a key belongs into api_key_env")
-        return url.rstrip("/")
+    max_displacement: int = Field(4, ge=0, le=100)
+    """How many places a passage may stand from its rank, for the prefix cache's sake; 0 keeps the ranking."""
+    cache_tokens: int | None = Field(None, ge=1)
+    """What a replica's prefix cache holds; without it as vLLM tells, else 200,000."""
 
 
 async def open_generator(options: Mapping[str, Any]) -> Generator:
@@ -93,21 +104,24 @@ async def open_generator(options: Mapping[str, Any]) -> Generator:
 
 
 class OpenAIGenerator:
-    """A ``Generator`` over pooled connections."""
+    """A ``Generator`` over pooled connections to one server, or to several replicas of it.
+
+    Passages are ordered for the prefix cache of the replica that is asked (``ordering``).
+    """
 
     def __init__(self, options: Options) -> None:
         key = _api_key(options.api_key_env)
         self._options = options
         self._builder = PromptBuilder(_source(options.template))
-        self._local = None if options.tokenizer is None else LocalCounter(load_tokenizer(options.tokenizer))
+        count = None if options.tokenizer is None else LocalCounter(load_tokenizer(options.tokenizer))
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(None, connect=_CONNECT_S, pool=options.first_token_s),
             limits=httpx.Limits(max_connections=options.concurrency),
         )
-        self._served: Served | None = None
-        self._count: Count = self._local or guess
-        self._known_until_s = float("-inf")
+        urls = dict.fromkeys((options.url, *options.replicas))
+        self._servers = {url: ModelServer(self._client, url, options.model, count) for url in urls}
+        self._replicas: Replicas | None = None
 
     async def stream(
         self,
@@ -129,17 +143,18 @@ class OpenAIGenerator:
         if deadline_s is not None and deadline_s <= 0:
             raise DeadlineExceeded("no time is left for an answer")
         if not prompt.passages:
-            yield End(finish_reason=FinishReason.NO_EVIDENCE, usage=Usage(prompt_tokens=0))
+            yield End(finish_reason=FinishReason.NO_EVIDENCE, usage=Usage())
             return
-        end = None if deadline_s is None else monotonic() + deadline_s
-        served = await self._within(self._find_served(), end, self._options.first_token_s)
-        rendered = await self._render(prompt, limits, served)
-        request = self._request(rendered, limits, served, cache_salt, priority)
+        end_s = None if deadline_s is None else monotonic() + deadline_s
+        server = await self._live(end_s)
+        served = await server.served()
+        rendered, placed = await self._render(prompt, limits, server, served, cache_salt)
+        body = self._body(rendered, limits, served, cache_salt, priority)
         reader = _reader(prompt, rendered, limits)
         began = monotonic()
         first_s: float | None = None
         usage, reason = TokenUsage(), None
-        async with aclosing(self._chunks(request, end)) as chunks:
+        async with aclosing(self._chunks(body, placed, end_s)) as chunks:
             async for chunk in chunks:
                 if first_s is None and chunk.text:
                     first_s = monotonic() - began
@@ -164,59 +179,66 @@ class OpenAIGenerator:
 
     # -- what is sent ------------------------------------------------------------------------------
 
-    async def _find_served(self) -> Served:
-        if self._served is not None and monotonic() < self._known_until_s:
-            return self._served
-        url = f"{self._options.url}/models"
-        try:
-            response = await self._client.get(url)
-        except httpx.HTTPError as exc:
-            raise unreached(url, exc) from exc
-        if response.is_error:
-            raise await refusal(response)
-        try:
-            models = served_models(response.json())
-        except ValueError as exc:
-            raise BackendUnavailable(f"{url} answers no JSON") from exc
-        served = self._chosen(models)
-        if self._served != served:
-            self._served, self._count = served, self._counter(served)
-        self._known_until_s = monotonic() + _FORGET_S
-        return served
+    async def _live(self, end_s: float | None) -> ModelServer:
+        """A replica that says what it serves. Raises what the last one raises."""
+        servers = sorted(self._servers.values(), key=lambda server: server.down)
+        for server in servers:
+            try:
+                served = await within(server.served(), end_s, self._options.first_token_s, server.url)
+            except BackendUnavailable:
+                if server is servers[-1]:
+                    raise
+                continue
+            if self._replicas is None:
+                self._replicas = Replicas(dict.fromkeys(self._servers, await self._ordering(server, served)))
+            return server
+        raise AssertionError("the loop ends by returning or raising")
 
-    def _chosen(self, models: list[Served]) -> Served:
-        wanted = self._options.model
-        if wanted is None and models:
-            return models[0]
-        for served in models:
-            if served.name == wanted:
-                return served
-        names = ", ".join(served.name for served in models) or "none"
-        raise FailedPrecondition.at(
-            "options.model", f"{self._options.url} serves {names}, and not {wanted or 'any'}"
+    async def _ordering(self, server: ModelServer, served: Served) -> OrderingOptions:
+        tokens, block_size = await server.cache(served)
+        return OrderingOptions(
+            capacity_tokens=self._options.cache_tokens or tokens,
+            block_size=block_size,
+            max_displacement=self._options.max_displacement,
+            lead_within=min(self._options.max_displacement + 1, _LEAD_WITHIN),
         )
 
-    def _counter(self, served: Served) -> Count:
-        if self._local is not None:
-            return self._local
-        if not served.is_vllm:
-            return guess
-        return ServerCounter(self._client, f"{self._options.url.removesuffix('/v1')}/tokenize", served.name)
-
-    async def _render(self, prompt: Prompt, limits: Limits, served: Served) -> Rendered:
-        context = self._options.context_tokens or served.context_tokens or 8_192
-        turns = len(prompt.history) + 2
-        budget = context - limits.max_tokens - turns * _MARGIN_TOKENS
+    async def _render(
+        self, prompt: Prompt, limits: Limits, server: ModelServer, served: Served, scope: str
+    ) -> tuple[Rendered, str]:
+        """The prompt, and the replica whose cache its order is for."""
+        context = self._options.context_tokens or served.context_tokens or _CONTEXT_TOKENS
+        budget = context - limits.max_tokens - (len(prompt.history) + 2) * _MARGIN_TOKENS
         if budget <= 0:
             raise InvalidArgument.at(
                 "generation.max_tokens",
                 f"{limits.max_tokens} leave no room for a prompt: {served.name} holds {context} tokens",
             )
-        return await self._builder.build(prompt, budget_tokens=budget, count=self._count)
+        assert self._replicas is not None
+        replicas, placements = self._replicas, list[tuple[Placement, Passages]]()
 
-    def _request(
+        def order(chosen: Sequence[int]) -> Sequence[int]:
+            passages = _sizes([prompt.passages[index] for index in chosen], scope)
+            placement = replicas.place(passages, self._in_flight, down=self._down)
+            placements.append((placement, passages))
+            return [chosen[place] for place in placement.order]
+
+        rendered = await self._builder.build(prompt, budget_tokens=budget, count=server.count, order=order)
+        placement, passages = placements[-1]
+        replicas.sent(placement, passages)
+        return rendered, placement.replica
+
+    @property
+    def _in_flight(self) -> dict[str, int]:
+        return {url: server.in_flight for url, server in self._servers.items()}
+
+    @property
+    def _down(self) -> list[str]:
+        return [url for url, server in self._servers.items() if server.down]
+
+    def _body(
         self, rendered: Rendered, limits: Limits, served: Served, cache_salt: str, priority: int
-    ) -> httpx.Request:
+    ) -> dict[str, Any]:
         body: dict[str, Any] = {
             **self._options.extra,
             "model": served.name,
@@ -237,64 +259,46 @@ class OpenAIGenerator:
             body["cache_salt"] = cache_salt
         if served.is_vllm and priority:
             body["priority"] = priority
-        return self._client.build_request("POST", f"{self._options.url}/chat/completions", json=body)
+        return body
 
     # -- what comes back ---------------------------------------------------------------------------
 
-    async def _chunks(self, request: httpx.Request, end: float | None) -> AsyncGenerator[ChatChunk, None]:
-        """The events of the answer, tried again only while none with text has come."""
-        response, first, rest = await self._opened(request, end)
-        try:
-            yield first
-            while True:
-                chunk = await self._within(anext(rest, None), end, self._options.stall_s)
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
-            await response.aclose()
-
-    async def _opened(self, request: httpx.Request, end: float | None) -> _Opened:
+    async def _chunks(
+        self, body: dict[str, Any], placed: str, end_s: float | None
+    ) -> AsyncGenerator[ChatChunk, None]:
+        """The events of the answer: tried again, by another replica first, only before any text has come."""
+        turns = cycle(sorted(self._servers.values(), key=lambda server: (server.url != placed, server.down)))
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((BackendUnavailable, Overloaded)),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
             stop=stop_after_attempt(self._options.retries + 1),
-            sleep=lambda seconds: self._within(asyncio.sleep(seconds), end, seconds + 1),
+            sleep=lambda seconds: within(asyncio.sleep(seconds), end_s, seconds + 1, placed),
             reraise=True,
         ):
             with attempt:
-                opened: _Opened = await self._within(self._open(request), end, self._options.first_token_s)
-                return opened
-        raise AssertionError("the retry loop ends by returning or raising")
+                server = next(turns)
+                begun = await within(server.begin(body), end_s, self._options.first_token_s, server.url)
+        server.in_flight += 1
+        try:
+            yield begun.first
+            while True:
+                coming = anext(begun.rest, None)
+                chunk = await within(coming, end_s, self._options.stall_s, server.url)
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            server.in_flight -= 1
+            await begun.response.aclose()
 
-    async def _open(self, request: httpx.Request) -> _Opened:
-        try:
-            response = await self._client.send(request, stream=True)
-        except httpx.HTTPError as exc:
-            raise unreached(self._options.url, exc) from exc
-        try:
-            if response.is_error:
-                raise await refusal(response)
-            chunks = chat_chunks(response)
-            # The first event has only the role: a server that dies before the first token is tried again.
-            async for chunk in chunks:
-                if chunk.text or chunk.finish_reason or chunk.usage:
-                    return response, chunk, chunks
-            raise BackendUnavailable(f"{self._options.url} answered nothing")
-        except BaseException:
-            await response.aclose()
-            raise
 
-    async def _within(self, coming: Any, end: float | None, patience_s: float) -> Any:
-        """What ``coming`` gives. Raises DeadlineExceeded at ``end``, BackendUnavailable after a long wait."""
-        left_s = float("inf") if end is None else end - monotonic()
-        try:
-            async with asyncio.timeout(max(min(left_s, patience_s), 0)):
-                return await coming
-        except TimeoutError as exc:
-            if left_s <= patience_s:
-                raise DeadlineExceeded("the deadline passed while the model answered") from exc
-            raise BackendUnavailable(f"{self._options.url} has been silent for {patience_s:.3g} s") from exc
+def _sizes(passages: Sequence[Passage], scope: str) -> Passages:
+    """Sizes are estimated: one that is wrong costs a block of the cache at most."""
+    return Passages(
+        keys=[blake2b(f"{p.title}\n{p.text}".encode("utf-8", "replace")).hexdigest() for p in passages],
+        tokens=[len(p.text) // _CHARS_PER_TOKEN for p in passages],
+        scope=scope,
+    )
 
 
 def _reader(prompt: Prompt, rendered: Rendered, limits: Limits) -> Reader:

@@ -55,6 +55,11 @@ class VllmServer:
     _folder: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False, repr=False)
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and not ended since."""
+        return self._process is not None
+
+    @property
     def root_url(self) -> str:
         """Where /health, /metrics and /tokenize are."""
         return f"http://127.0.0.1:{self.port}"

@@ -1,0 +1,157 @@
+"""One model server: what it serves, how it counts, how much it is at work on, and answers that it begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from time import monotonic
+from typing import Any, Final, NamedTuple, TypeVar
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from generator.chat_api import ChatChunk, Served, chat_chunks, refusal, served_models, unreached
+from generator.counting import ServerCounter, guess
+from generator.prompt import Count
+from ragstone.errors import BackendUnavailable, DeadlineExceeded, FailedPrecondition
+
+T = TypeVar("T")
+
+_FORGET_S: Final = 60.0
+"""After so long a server is asked again what it serves: it may have been started with another model."""
+_DOWN_S: Final = 5.0
+"""So long a server that did not answer is not chosen where there is another one."""
+_CACHE_INFO: Final = "vllm:cache_config_info"
+_CACHE_TOKENS: Final = 200_000
+_BLOCK_SIZE: Final = 16
+"""Of a prefix cache that does not tell."""
+
+
+class Begun(NamedTuple):
+    """An answer that has begun."""
+
+    response: httpx.Response
+    first: ChatChunk
+    rest: AsyncIterator[ChatChunk]
+
+
+class ModelServer:
+    """One server of OpenAI's chat API. ``in_flight`` and ``down`` are for choosing among several."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, model: str | None, count: Count | None) -> None:
+        self.url = url
+        self.in_flight = 0
+        self._client = client
+        self._model = model
+        self._own_count = count
+        self._served: Served | None = None
+        self._known_until_s = float("-inf")
+        self._down_until_s = float("-inf")
+        self.count: Count = count or guess
+
+    @property
+    def down(self) -> bool:
+        """Whether it has not answered of late."""
+        return monotonic() < self._down_until_s
+
+    async def served(self) -> Served:
+        """The model. Raises BackendUnavailable, FailedPrecondition where it serves another one."""
+        if self._served is not None and monotonic() < self._known_until_s:
+            return self._served
+        response = await self._get(f"{self.url}/models")
+        try:
+            found = self._chosen(served_models(response.json()))
+        except ValueError as exc:
+            raise BackendUnavailable(f"{self.url}/models answers no JSON") from exc
+        if found != self._served:
+            self._served, self.count = found, self._counter(found)
+        self._known_until_s = monotonic() + _FORGET_S
+        return found
+
+    async def cache(self, served: Served) -> tuple[int, int]:
+        """Tokens that its prefix cache holds, and its block size: as vLLM's metrics tell, else a guess."""
+        if not served.is_vllm:
+            return _CACHE_TOKENS, _BLOCK_SIZE
+        try:
+            response = await self._get(f"{self._root}/metrics")
+            return _cache_config(response.text)
+        except (BackendUnavailable, FailedPrecondition, ValueError, KeyError):
+            return _CACHE_TOKENS, _BLOCK_SIZE
+
+    async def begin(self, body: dict[str, Any]) -> Begun:
+        """The answer to ``body``, once its first piece of text is there.
+
+        Raises BackendUnavailable, and what a refusal means.
+        """
+        request = self._client.build_request("POST", f"{self.url}/chat/completions", json=body)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.HTTPError as exc:
+            self._down_until_s = monotonic() + _DOWN_S
+            raise unreached(self.url, exc) from exc
+        try:
+            if response.is_error:
+                raise await refusal(response)
+            chunks = chat_chunks(response)
+            # The first event has only the role: a server that dies before the first token may be tried again.
+            async for chunk in chunks:
+                if chunk.text or chunk.finish_reason or chunk.usage:
+                    return Begun(response, chunk, chunks)
+            raise BackendUnavailable(f"{self.url} answered nothing")
+        except BaseException:
+            await response.aclose()
+            raise
+
+    @property
+    def _root(self) -> str:
+        return self.url.removesuffix("/v1")
+
+    async def _get(self, url: str) -> httpx.Response:
+        try:
+            response = await self._client.get(url)
+        except httpx.HTTPError as exc:
+            self._down_until_s = monotonic() + _DOWN_S
+            raise unreached(url, exc) from exc
+        if response.is_error:
+            raise await refusal(response)
+        return response
+
+    def _chosen(self, models: list[Served]) -> Served:
+        if self._model is None and models:
+            return models[0]
+        for served in models:
+            if served.name == self._model:
+                return served
+        names = ", ".join(served.name for served in models) or "none"
+        raise FailedPrecondition.at(
+            "options.model", f"{self.url} serves {names}, and not {self._model or 'any'}"
+        )
+
+    def _counter(self, served: Served) -> Count:
+        if self._own_count is not None:
+            return self._own_count
+        if not served.is_vllm:
+            return guess
+        return ServerCounter(self._client, f"{self._root}/tokenize", served.name)
+
+
+def _cache_config(metrics: str) -> tuple[int, int]:
+    """Raises ValueError, KeyError where vLLM's metrics do not tell."""
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name == _CACHE_INFO:
+                block_size = int(sample.labels["block_size"])
+                return int(sample.labels["num_gpu_blocks"]) * block_size, block_size
+    raise KeyError(_CACHE_INFO)
+
+
+async def within(coming: Awaitable[T], end_s: float | None, patience_s: float, what: str) -> T:
+    """What ``coming`` gives. Raises DeadlineExceeded at ``end_s``, BackendUnavailable after a long wait."""
+    left_s = float("inf") if end_s is None else end_s - monotonic()
+    try:
+        async with asyncio.timeout(max(min(left_s, patience_s), 0)):
+            return await coming
+    except TimeoutError as exc:
+        if left_s <= patience_s:
+            raise DeadlineExceeded("the deadline passed while the model answered") from exc
+        raise BackendUnavailable(f"{what} has been silent for {patience_s:.3g} s") from exc
