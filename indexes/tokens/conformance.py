@@ -212,8 +212,31 @@ async def _filled(opener: Opener) -> tuple[TokenIndex, dict[int, Vectors]]:
     return index, passages
 
 
+async def what_it_holds_is_as_of_its_position(opener: Opener) -> None:
+    """While passages come and are made durable, whoever looks sees all of a step or nothing of it."""
+    index = await opener()
+    last = 60
+
+    async def work() -> None:
+        for seq in range(1, last + 1):
+            await index.apply(batch({2 * seq: tokens(seq), 2 * seq + 1: tokens(-seq % 97)}), seq=seq)
+            if seq % 4 == 0:
+                await index.checkpoint()
+
+    working = asyncio.create_task(work())
+    while not working.done():
+        seq, live = index.applied_seq, index.stats().live
+        if index.applied_seq == seq:
+            assert live == 2 * seq
+        await asyncio.sleep(0)
+    await working
+    assert (index.applied_seq, index.stats().live) == (last, 2 * last)
+    await index.close()
+
+
 TOKEN_INDEX_CHECKS: Final[tuple[Check, ...]] = (
     an_empty_index_has_no_scores,
+    what_it_holds_is_as_of_its_position,
     a_score_is_the_mean_of_the_best_cosines,
     a_token_that_few_passages_have_weighs_more,
     scores_come_in_the_order_of_the_keys,

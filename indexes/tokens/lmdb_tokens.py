@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 import numpy as np
@@ -71,6 +71,18 @@ def _open(directory: Directory, dim: int, options: TokenOptions) -> LmdbTokenInd
         raise
 
 
+class _State(NamedTuple):
+    """What the index holds, as of one journal position."""
+
+    seq: int
+    fresh: dict[int, bytes]
+    """Packed, not yet written."""
+    gone: frozenset[int]
+    """Deleted, not yet erased."""
+    stored: int
+    """Passages that are written, those that are gone as well."""
+
+
 class LmdbTokenIndex:
     """A token follower. One thread packs and writes, another answers."""
 
@@ -81,12 +93,9 @@ class LmdbTokenIndex:
         self._dim = dim
         self._options = options
         self._close_lock = close_lock
-        self._applied_seq = store.seq
         self._frequencies = store.frequencies
-        self._fresh: dict[int, bytes] = {}
-        """Packed, not yet written."""
-        self._gone: set[int] = set()
-        """Deleted, not yet erased."""
+        # One object, changed by one assignment: whoever reads it from another thread sees no half of a batch.
+        self._state = _State(store.seq, {}, frozenset(), store.entries())
         self._sample: list[Vectors] = []
         """Tokens to choose directions by; empty once they are chosen."""
         self._damage = ""
@@ -96,7 +105,7 @@ class LmdbTokenIndex:
     @property
     def applied_seq(self) -> int:
         """The last journal position whose passages have scores."""
-        return self._applied_seq
+        return self._state.seq
 
     async def apply(self, batch: TokenBatch, *, seq: int) -> None:
         """Make ``batch`` visible. Does nothing when ``seq <= applied_seq``.
@@ -132,11 +141,11 @@ class LmdbTokenIndex:
 
     def stats(self) -> IndexStats:
         """What the index holds now; ``details`` tells the numbers a vector has."""
-        projection = self._store.projection
+        state, projection = self._state, self._store.projection
         return IndexStats(
-            live=self._store.entries() + len(self._fresh) - len(self._gone),
-            deleted=len(self._gone),
-            pending=len(self._fresh),
+            live=state.stored + len(state.fresh) - len(state.gone),
+            deleted=len(state.gone),
+            pending=len(state.fresh),
             bytes_on_disk=self._store.bytes_on_disk(),
             damage=self._damage,
             details={
@@ -165,14 +174,15 @@ class LmdbTokenIndex:
     # -- the writing thread ----------------------------------------------------------------------
 
     def _apply(self, batch: TokenBatch, seq: int) -> None:
-        if seq <= self._applied_seq:
+        state = self._state
+        if seq <= state.seq:
             return
         for tokens, ids in zip(batch.tokens, batch.ids, strict=True):
             self._check(tokens, ids)
         arriving = dict(zip(map(int, batch.keys), zip(batch.tokens, batch.ids, strict=True), strict=True))
         leaving = set(map(int, batch.deleted))
         stored = self._store.known([*arriving, *leaving])
-        known = stored | self._fresh.keys()
+        known = stored | state.fresh.keys()
         arriving = {key: both for key, both in arriving.items() if key not in known}
         fresh = {}
         for key, (tokens, _) in arriving.items():
@@ -180,11 +190,9 @@ class LmdbTokenIndex:
             # Joining holds the interpreter for milliseconds: a search that waits for it comes in between.
             time.sleep(_BREATH_S)
         self._frequencies = self._frequencies.plus([ids for _, ids in arriving.values()])
-        # New objects, not changed ones: the other thread may be looking at these.
-        self._gone = self._gone | (leaving & stored)
-        self._fresh = {k: data for k, data in (self._fresh | fresh).items() if k not in leaving}
-        self._applied_seq = seq
-        if sum(map(len, self._fresh.values())) >= _FLUSH_BYTES:
+        fresh = {key: data for key, data in (state.fresh | fresh).items() if key not in leaving}
+        self._state = _State(seq, fresh, state.gone | (leaving & stored), state.stored)
+        if sum(map(len, fresh.values())) >= _FLUSH_BYTES:
             self._flush()
 
     def _check(self, tokens: Vectors, ids: Keys) -> None:
@@ -203,11 +211,12 @@ class LmdbTokenIndex:
         return pack(join(tokens, self._options.keep))
 
     def _flush(self) -> None:
-        if self._applied_seq == self._store.seq:
+        state = self._state
+        if state.seq == self._store.seq:
             return
         # The other thread looks at what is fresh first, then at what is stored: so it misses nothing.
-        self._store.write(self._fresh, self._gone, self._applied_seq, self._frequencies, self._fitted())
-        self._fresh, self._gone = {}, set()
+        self._store.write(state.fresh, state.gone, state.seq, self._frequencies, self._fitted())
+        self._state = _State(state.seq, {}, frozenset(), self._store.entries())
 
     def _copy(self, directory: Directory) -> None:
         self._flush()
@@ -232,7 +241,7 @@ class LmdbTokenIndex:
 
     def _max_sim(self, query: Vectors, ids: Keys, keys: Sequence[int]) -> NDArray[np.float32]:
         weights = self._frequencies.weights(ids)
-        fresh, gone = self._fresh, self._gone
+        fresh, gone = self._state.fresh, self._state.gone
         stored = self._store.read([key for key in keys if key not in fresh and key not in gone])
         found = {key: unpack(data) for key in keys if (data := fresh.get(key) or stored.get(key))}
         scores = np.full(len(keys), np.nan, np.float32)
@@ -290,7 +299,7 @@ class _Store:
     def write(
         self,
         put: Mapping[int, bytes],
-        erase: set[int],
+        erase: frozenset[int],
         seq: int,
         frequencies: Frequencies,
         projection: Vectors | None,

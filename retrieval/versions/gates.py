@@ -53,8 +53,9 @@ async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, ...]:
     if parts.tokens is not None:
         indexes.append(("token_chunks", parts.tokens, refused))
     # Held against the same position each: writes go on, and no index waits for the others.
-    positions = [index.applied_seq for _, index, _ in indexes]
-    counted = [index.stats().live + parked for _, index, parked in indexes]
+    held = [_held(index) for _, index, _ in indexes]
+    positions = [seq for seq, _ in held]
+    counted = [live + parked for (_, live), (_, _, parked) in zip(held, indexes, strict=True)]
     version = candidate.version
     wanted = await chunks.live_at(version.collection_id, version.chunking, positions)
     return tuple(
@@ -67,6 +68,14 @@ async def count(candidate: Snapshot, *, chunks: Chunks) -> tuple[Gate, ...]:
         )
         for (name, _, parked), there, live in zip(indexes, counted, wanted, strict=True)
     )
+
+
+def _held(index: Index) -> tuple[int, int]:
+    """An index's position, and what it holds there: it may move on between the two questions."""
+    while True:
+        seq, live = index.applied_seq, index.stats().live
+        if index.applied_seq == seq:
+            return seq, live
 
 
 async def recall(candidate: Snapshot, *, documents: Documents, limits: GatesSpec, rest: Rest) -> Gate:
