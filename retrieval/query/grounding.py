@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.citations import supported
+from generator.overlap import supported
 from generator.sentences import Span, sentences
 from ragstone.answers import AnswerSpan, Citation
 
