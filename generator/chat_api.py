@@ -24,6 +24,7 @@ from ragstone.errors import (
 )
 
 _MESSAGE_CHARS: Final = 500
+_WRONG_REQUEST: Final = (400, 413, 422)
 _DATA: Final = "data:"
 _DONE: Final = "[DONE]"
 
@@ -104,10 +105,20 @@ def _chunk(data: str) -> ChatChunk:
     try:
         event = json.loads(data)
         if isinstance(event, dict) and event.get("error"):
-            raise BackendUnavailable(f"the model failed: {_message(event) or data[:_MESSAGE_CHARS]}")
+            raise _failure(event)
         return ChatChunk.model_validate(event)
     except ValueError as exc:
         raise BackendUnavailable(f"the model's server sent no event: {data[:100]!r}") from exc
+
+
+def _failure(event: Mapping[str, Any]) -> RagstoneError:
+    """An error in the stream. Some requests are refused there only, since headers had gone out before."""
+    told = _message(event) or json.dumps(event)[:_MESSAGE_CHARS]
+    error = event["error"]
+    code = error.get("code") if isinstance(error, Mapping) else None
+    if code in _WRONG_REQUEST:
+        return InvalidArgument(f"the model's server refuses the request: {told}")
+    return BackendUnavailable(f"the model failed: {told}")
 
 
 def served_models(listing: Any) -> list[Served]:
@@ -137,7 +148,7 @@ async def refusal(response: httpx.Response) -> RagstoneError:
         said = body
     told = f"{response.url} answered {response.status_code}: {said[:_MESSAGE_CHARS].strip()}"
     match response.status_code:
-        case 400 | 413 | 422:
+        case code if code in _WRONG_REQUEST:
             return InvalidArgument(told)
         case 401 | 403:
             return FailedPrecondition(f"{told}; options.api_key_env names the variable of the key")

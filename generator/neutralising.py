@@ -28,6 +28,9 @@ _HEADING: Final = regex.compile(
 _FENCE: Final = regex.compile(r"(?m)^(\s*)[`~](?=(?:``|~~))")
 
 
+_IN_ATTRIBUTE: Final = str.maketrans('<>"\n', "\u2039\u203a\u201d ")
+
+
 def neutral(text: str) -> str:
     """``text``, of the same length, without what could end its quotation or pass for another's words."""
     text = _HIDDEN.sub(" ", text)
@@ -41,4 +44,4 @@ def neutral(text: str) -> str:
 
 def neutral_attribute(text: str) -> str:
     """``text`` for one line between double quotes."""
-    return neutral(text).replace('"', "\u201d").replace("\n", " ")
+    return neutral(text).translate(_IN_ATTRIBUTE)

@@ -48,7 +48,7 @@ class Rendered:
 
     messages: Sequence[Message]
     sent: Sequence[int]
-    """The passages in it: indexes into the prompt's, in the order in which they stand; the first is ``[1]``."""
+    """The passages in it, in the order in which they stand: indexes into the prompt's. First is ``[1]``."""
     kept: Mapping[int, int]
     """How many characters of each of them."""
     dropped: Sequence[int]
@@ -76,7 +76,7 @@ class PromptBuilder:
     async def build(
         self, prompt: Prompt, *, budget_tokens: int, count: Count, order: Order = lambda chosen: chosen
     ) -> Rendered:
-        """A prompt of ``budget_tokens`` at most: the best passages that fit, the last one cut where it must be.
+        """A prompt of ``budget_tokens`` at most: the best passages that fit, the last one cut if need be.
 
         ``count`` is asked twice at most. Raises InvalidArgument for a question that leaves no room.
         """

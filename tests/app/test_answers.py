@@ -104,8 +104,8 @@ async def test_tenants_have_salts_of_their_own_and_keep_them(
     settings: Settings, metrics: Metrics, chat_server: ChatServer
 ) -> None:
     async with answering(settings, metrics, model(chat_server)) as ragstone:
-        for tenant in ("red", "blue", "red"):
-            await events(ragstone, tenant=tenant)
+        for tenant, text in (("red", "When?"), ("blue", "When?"), ("red", "Why did it freeze?")):
+            await events(ragstone, Question(query=Query(text=text)), tenant=tenant)
     salts = [request["cache_salt"] for request in chat_server.requests]
     assert salts[0] == salts[2] != salts[1]
     assert not any("red" in salt or "blue" in salt for salt in salts)

@@ -28,7 +28,7 @@ class Fault:
     cut_after: int | None = None
     """The connection ends after so many pieces of text."""
     error_after: int | None = None
-    """An error comes in the stream after so many."""
+    """An error of this ``status`` comes in the stream after so many."""
     hang_after: int | None = None
     body: bytes | None = None
 
@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         served = self.served
         served.requests.append(request)
         fault = served.faults.popleft() if served.faults else Fault()
-        if fault.status != 200:
+        if fault.status != 200 and fault.error_after is None:
             self._reply(fault.status, {"error": {"message": fault.message}}, fault.headers)
         else:
             self._stream(request, fault)
@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if number == fault.cut_after:
                     return
                 if number == fault.error_after:
-                    self._event(error={"message": "the engine died"})
+                    self._event(error={"message": fault.message, "code": fault.status})
                     return
                 if number == fault.hang_after:
                     self._wait()

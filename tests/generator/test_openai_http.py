@@ -200,7 +200,7 @@ async def test_usage_has_the_servers_counts_and_the_times(chat_server: ChatServe
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(status=500), Fault(status=503), Fault(cut_after=0), Fault(error_after=0)],
+    [Fault(status=500), Fault(status=503), Fault(cut_after=0), Fault(status=500, error_after=0)],
     ids=["500", "503", "cut", "error"],
 )
 async def test_before_the_first_token_it_is_tried_again(chat_server: ChatServer, fault: Fault) -> None:
@@ -209,7 +209,9 @@ async def test_before_the_first_token_it_is_tried_again(chat_server: ChatServer,
     assert len(chat_server.requests) == 2
 
 
-@pytest.mark.parametrize("fault", [Fault(cut_after=2), Fault(error_after=2)], ids=["cut", "error"])
+@pytest.mark.parametrize(
+    "fault", [Fault(cut_after=2), Fault(status=500, error_after=2)], ids=["cut", "error"]
+)
 async def test_after_it_never(chat_server: ChatServer, fault: Fault) -> None:
     chat_server.say = long_answer
     chat_server.faults.append(fault)
@@ -236,6 +238,13 @@ async def test_a_refusal_of_the_server_is_its_typed_error_with_its_words(
         await answer(chat_server, options={"retries": 0})
     if kind is Overloaded:
         assert caught.value.retry_after_s == 7
+
+
+async def test_a_request_that_is_refused_within_the_stream_is_wrong_too(chat_server: ChatServer) -> None:
+    chat_server.faults.append(Fault(status=400, error_after=0, message="no such grammar"))
+    with pytest.raises(InvalidArgument, match="no such grammar"):
+        await answer(chat_server)
+    assert len(chat_server.requests) == 1
 
 
 async def test_a_stream_of_something_else_is_an_error(chat_server: ChatServer) -> None:
