@@ -22,10 +22,7 @@ from tests.generator.injections import INJECTIONS
 BUILDER = PromptBuilder()
 TAG = re.compile(r"</?(?:passage|question|turn)\b[^>]*>")
 """What the template itself writes between angle brackets."""
-CHAT = re.compile(
-    r"<\s*[|\uff5c/!?A-Za-z<]|\[/?[A-Z]{3}|^\s*(?:system|user|assistant|human)\s*:",
-    re.IGNORECASE | re.MULTILINE,
-)
+CHAT = re.compile(r"<\s*[|\uff5c/!?A-Za-z<]|\[/?[A-Z_ ]{3,}\]|(?mi:^\s*(?:system|user|assistant|human)\s*:)")
 """What any chat format would take for its own."""
 
 
@@ -84,10 +81,8 @@ async def test_a_further_passage_changes_nothing_before_it() -> None:
 async def test_a_further_turn_changes_nothing_before_it() -> None:
     turns = (Turn(role=Role.USER, text="When?"), Turn(role=Role.ASSISTANT, text="At dusk."))
     prompt = asking("The lamp is lit at dusk.")
-    shorter, longer = (
-        content(await build(replace(prompt, history=history)))
-        for history in (turns, (*turns, Turn(role=Role.USER, text="Why?")))
-    )
+    shorter = content(await build(replace(prompt, history=turns)))
+    longer = content(await build(replace(prompt, history=(*turns, Turn(role=Role.USER, text="Why?")))))
     assert longer.startswith(shorter.partition("<question>")[0])
 
 
