@@ -9,10 +9,14 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Final
 
+import structlog
+
 from generator.base import End, Generated, Generator, Limits, Prompt
 from generator.circuit import Circuit
 from ragstone.answers import FinishReason
 from ragstone.errors import BackendUnavailable, FailedPrecondition, Overloaded, RagstoneError
+
+log = structlog.get_logger(__name__)
 
 _FIRST_SHARE: Final = 0.5
 """Of the time that is left: so long a generator may take to begin, when another one stands behind it."""
@@ -70,6 +74,7 @@ class FallbackGenerator:
                     first = await _first(stream, candidate, None if last else left_s)
                 except _PASSED_OVER as exc:
                     failure = exc
+                    log.warning("generator_passed_over", generator=candidate.name, error=exc.message)
                     passed_over.append(f"{candidate.name}: {exc.message}")
                     continue
                 if not last and candidate.escalate and _no_evidence(first):

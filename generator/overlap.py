@@ -18,13 +18,14 @@ _MARKS: Final = regex.compile(r"\[\d+\]")
 
 def words_of_meaning(text: str) -> frozenset[str]:
     """Stems of the longer words, and numbers, of ``text``; of scripts without spaces, pairs of characters."""
+    words = _WORD.findall(_MARKS.sub(" ", text).casefold())
     found: set[str] = set()
-    for word in _WORD.findall(_MARKS.sub(" ", text).casefold()):
+    for word in words:
         if _UNSPACED.search(word):
             found.update(word[i : i + 2] for i in range(max(len(word) - 1, 1)))
         elif len(word) >= _SHORT or word.isnumeric():
             found.add(word[:_STEM])
-    return frozenset(found) or frozenset(_WORD.findall(text.casefold()))
+    return frozenset(found) or frozenset(words)
 
 
 def supported(sentence: str, quoted: Sequence[str]) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
+from typing import Final
 
-from embedders.base import Vectors
 from generator.base import Delta, End, Generator, Limits, Passage, Prompt, Quote
 from ragstone.answers import Citation, Done, Generation, TextDelta, Usage
 from ragstone.errors import RagstoneError
@@ -21,6 +22,9 @@ from retrieval.query.grounding import Grounding, ground
 from retrieval.query.search import Searcher
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.snapshots import OpenCollection
+
+_GROUNDING_S: Final = 0.25
+"""With less time left, an answer is held against its citations by words alone."""
 
 
 class Answerer:
@@ -84,8 +88,10 @@ class Answerer:
                         yield citations[-1]
                     case End():
                         yield self._account(item, tenant)
-                        grounding = await self._ground(collection, question, text, citations, tenant)
-                        done = _done(item, grounding, watch)
+                        done = _done(item, watch)
+                        if limits.json_schema is None:
+                            grounding = await self._ground(collection, text, citations, tenant, deadline)
+                            done = replace(done, grounded=grounding.share, ungrounded=grounding.ungrounded)
                         self._cache.put(prompt, limits, Answered(text=text, citations=citations, done=done))
                         yield done
 
@@ -122,25 +128,18 @@ class Answerer:
     async def _ground(
         self,
         collection: OpenCollection,
-        question: Question,
         text: str,
         citations: Sequence[Citation],
         tenant: str,
+        deadline: Deadline,
     ) -> Grounding:
-        """By words and vectors; by words alone when the embedder does not answer."""
-        if question.generation.json_schema is not None:
-            return Grounding(share=None, ungrounded=())
-        similarity = self._settings.grounding_similarity
-        with collection.lease() as snapshot:
-            embedder = snapshot.parts.embedder
-
-            async def embed(texts: Sequence[str]) -> Vectors:
-                return await embedder.embed_queries(texts, tenant=tenant)
-
-            try:
+        """By words and vectors; by words alone when time is short, or when the embedder does not answer."""
+        similarity, left_s = self._settings.grounding_similarity, deadline.remaining_s()
+        if left_s is None or left_s > _GROUNDING_S:
+            with collection.lease() as snapshot, suppress(RagstoneError):
+                embed = partial(snapshot.parts.embedder.embed_queries, tenant=tenant)
                 return await ground(text, citations, embed=embed, similarity=similarity)
-            except RagstoneError:
-                return await ground(text, citations, embed=None, similarity=similarity)
+        return await ground(text, citations, embed=None, similarity=similarity)
 
 
 def _contexts(result: SearchResult) -> Contexts:
@@ -162,7 +161,7 @@ def _again(known: Answered, watch: Stopwatch) -> Iterator[AnswerEvent]:
     yield replace(known.done, timings_ms=watch.total(), from_cache=True)
 
 
-def _done(end: End, grounding: Grounding, watch: Stopwatch) -> Done:
+def _done(end: End, watch: Stopwatch) -> Done:
     return Done(
         finish_reason=end.finish_reason,
         timings_ms=watch.total(),
@@ -171,8 +170,6 @@ def _done(end: End, grounding: Grounding, watch: Stopwatch) -> Done:
         passed_over=tuple(end.passed_over),
         template=end.template,
         removed_marks=end.removed_marks,
-        grounded=grounding.share,
-        ungrounded=grounding.ungrounded,
     )
 
 

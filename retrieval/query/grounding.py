@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.overlap import supported
+from generator.overlap import supported, words_of_meaning
 from generator.sentences import Span, sentences
 from ragstone.answers import AnswerSpan, Citation
 
@@ -44,6 +44,8 @@ async def ground(
     One that cites nothing is not grounded. Without ``embed`` only words count.
     """
     claims = [_claim(answer, span, citations) for span in sentences(answer)]
+    # A mark behind a full stop stands alone.
+    claims = [claim for claim in claims if words_of_meaning(claim.text)]
     doubtful = [c for c in claims if c.quotes and supported(c.text, c.quotes) < _WORDS]
     alike = await _alike(doubtful, embed, similarity) if embed is not None and doubtful else set()
     bare = [c for c in claims if not c.quotes or (c in doubtful and c.span not in alike)]

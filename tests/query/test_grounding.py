@@ -38,6 +38,12 @@ async def test_a_sentence_in_the_passages_words_is_grounded() -> None:
     assert (found.share, found.ungrounded) == (1.0, ())
 
 
+async def test_a_mark_behind_the_full_stop_is_no_sentence_of_its_own() -> None:
+    claim = "The harbour froze in January 1893."
+    found = await ground(f"{claim} [1]", [citing(claim, claim)], embed=None, similarity=0.6)
+    assert (found.share, found.ungrounded) == (1.0, ())
+
+
 async def test_a_sentence_that_cites_nothing_is_not() -> None:
     claim = "The harbour froze in January 1893 [1]."
     answer = f"{claim} Whales danced."
