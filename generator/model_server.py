@@ -79,10 +79,24 @@ class ModelServer:
             return _CACHE_TOKENS, _BLOCK_SIZE
 
     async def begin(self, body: dict[str, Any]) -> Begun:
-        """The answer to ``body``, once its first piece of text is there.
+        """The answer to ``body``, once its first piece of text is there; it is to be given to ``end``.
 
         Raises BackendUnavailable, and what a refusal means.
         """
+        # From now on: while it waits for its first token, others are to go elsewhere.
+        self.in_flight += 1
+        try:
+            return await self._begin(body)
+        except BaseException:
+            self.in_flight -= 1
+            raise
+
+    async def end(self, begun: Begun) -> None:
+        """Close the connection: the server stops what it still generates."""
+        self.in_flight -= 1
+        await begun.response.aclose()
+
+    async def _begin(self, body: dict[str, Any]) -> Begun:
         request = self._client.build_request("POST", f"{self.url}/chat/completions", json=body)
         try:
             response = await self._client.send(request, stream=True)

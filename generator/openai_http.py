@@ -148,7 +148,8 @@ class OpenAIGenerator:
         end_s = None if deadline_s is None else monotonic() + deadline_s
         server = await self._live(end_s)
         served = await server.served()
-        rendered, placed = await self._render(prompt, limits, server, served, cache_salt)
+        rendering = self._render(prompt, limits, server, served, cache_salt)
+        rendered, placed = await within(rendering, end_s, self._options.first_token_s, server.url)
         body = self._body(rendered, limits, served, cache_salt, priority)
         reader = _reader(prompt, rendered, limits)
         began = monotonic()
@@ -184,24 +185,25 @@ class OpenAIGenerator:
         servers = sorted(self._servers.values(), key=lambda server: server.down)
         for server in servers:
             try:
-                served = await within(server.served(), end_s, self._options.first_token_s, server.url)
+                return await within(self._meet(server), end_s, self._options.first_token_s, server.url)
             except BackendUnavailable:
                 if server is servers[-1]:
                     raise
-                continue
-            if self._replicas is None:
-                self._replicas = Replicas(dict.fromkeys(self._servers, await self._ordering(server, served)))
-            return server
         raise AssertionError("the loop ends by returning or raising")
 
-    async def _ordering(self, server: ModelServer, served: Served) -> OrderingOptions:
-        tokens, block_size = await server.cache(served)
-        return OrderingOptions(
-            capacity_tokens=self._options.cache_tokens or tokens,
-            block_size=block_size,
-            max_displacement=self._options.max_displacement,
-            lead_within=min(self._options.max_displacement + 1, _LEAD_WITHIN),
-        )
+    async def _meet(self, server: ModelServer) -> ModelServer:
+        """Ask what it serves; the first one that says it also says how large their caches are."""
+        served = await server.served()
+        if self._replicas is None:
+            tokens, block_size = await server.cache(served)
+            ordering = OrderingOptions(
+                capacity_tokens=self._options.cache_tokens or tokens,
+                block_size=block_size,
+                max_displacement=self._options.max_displacement,
+                lead_within=min(self._options.max_displacement + 1, _LEAD_WITHIN),
+            )
+            self._replicas = Replicas(dict.fromkeys(self._servers, ordering))
+        return server
 
     async def _render(
         self, prompt: Prompt, limits: Limits, server: ModelServer, served: Served, scope: str
@@ -278,7 +280,6 @@ class OpenAIGenerator:
             with attempt:
                 server = next(turns)
                 begun = await within(server.begin(body), end_s, self._options.first_token_s, server.url)
-        server.in_flight += 1
         try:
             yield begun.first
             while True:
@@ -288,8 +289,7 @@ class OpenAIGenerator:
                     return
                 yield chunk
         finally:
-            server.in_flight -= 1
-            await begun.response.aclose()
+            await server.end(begun)
 
 
 def _sizes(passages: Sequence[Passage], scope: str) -> Passages:

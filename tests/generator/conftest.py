@@ -16,6 +16,14 @@ def chat_server() -> Iterator[ChatServer]:
 
 
 @pytest.fixture
+def second_server() -> Iterator[ChatServer]:
+    """A replica of the first one."""
+    server = ChatServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def other_server() -> Iterator[ChatServer]:
     """A server of OpenAI's shape that is not vLLM."""
     server = ChatServer(vllm=False)

@@ -44,6 +44,9 @@ class ChatServer:
         self.requests: list[dict[str, Any]] = []
         self.counted: list[str] = []
         self.keys: list[str | None] = []
+        self.counting = threading.Event()
+        """While it is not set, nothing is counted."""
+        self.counting.set()
         self.left = threading.Event()
         """A caller went away in the middle."""
         self.closing = threading.Event()
@@ -79,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/tokenize":
             self.served.counted.append(request["prompt"])
+            while not (self.served.counting.is_set() or self.served.closing.wait(0.01)):
+                pass
             self._reply(200, {"count": len(request["prompt"].split())})
             return
         served = self.served

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -278,6 +279,54 @@ async def test_a_model_that_stalls_is_given_up(chat_server: ChatServer) -> None:
     chat_server.faults.append(Fault(hang_after=2))
     with pytest.raises(BackendUnavailable, match="silent"):
         await answer(chat_server, options={"stall_s": 0.2})
+
+
+async def test_a_server_that_does_not_count_in_time_is_given_up(chat_server: ChatServer) -> None:
+    chat_server.counting.clear()
+    with pytest.raises(DeadlineExceeded):
+        await answer(chat_server, deadline_s=0.3)
+
+
+def _wait_for(requests: int, servers: tuple[ChatServer, ...]) -> None:
+    while sum(len(server.requests) for server in servers) < requests:
+        time.sleep(0.01)
+
+
+# -- replicas -----------------------------------------------------------------------------------
+
+
+async def test_questions_about_the_same_passages_go_to_the_same_replica(
+    chat_server: ChatServer, second_server: ChatServer
+) -> None:
+    async with opened(chat_server, replicas=[second_server.url]) as generator:
+        for question in ("When?", "Where?", "Why?"):
+            prompt = dataclasses.replace(PROMPT, question=question)
+            _ = [item async for item in generator.stream(prompt, Limits())]
+    assert sorted([len(chat_server.requests), len(second_server.requests)]) == [0, 3]
+
+
+async def test_a_burst_is_shared_by_the_replicas(chat_server: ChatServer, second_server: ChatServer) -> None:
+    for server in (chat_server, second_server):
+        server.faults.extend([Fault(hang_after=0)] * 4)
+    async with opened(chat_server, replicas=[second_server.url]) as generator:
+        asked = [asyncio.ensure_future(anext(generator.stream(PROMPT, Limits()))) for _ in range(4)]
+        await asyncio.to_thread(_wait_for, 4, (chat_server, second_server))
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    assert len(chat_server.requests) == len(second_server.requests) == 2
+
+
+async def test_another_replica_answers_for_one_that_is_away(
+    chat_server: ChatServer, second_server: ChatServer
+) -> None:
+    async with opened(chat_server, replicas=[second_server.url]) as generator:
+        _ = [item async for item in generator.stream(PROMPT, Limits())]
+        first, other = sorted((chat_server, second_server), key=lambda s: -len(s.requests))
+        first.faults.append(Fault(status=500))
+        items = [item async for item in generator.stream(PROMPT, Limits())]
+    assert text_of(items) == "Yes [1]."
+    assert (len(first.requests), len(other.requests)) == (2, 1)
 
 
 async def test_a_caller_that_leaves_ends_the_connection(chat_server: ChatServer) -> None:
