@@ -305,7 +305,7 @@ def _reader(prompt: Prompt, rendered: Rendered, limits: Limits) -> Reader:
     if limits.json_schema is not None:
         return JsonReader()
     marks = dict(enumerate(rendered.sent, start=1))
-    return AnswerReader(CitationParser(prompt.passages, marks))
+    return AnswerReader(CitationParser(prompt.passages, marks, kept=rendered.kept))
 
 
 def _finish(reason: str | None, reader: Reader) -> FinishReason:

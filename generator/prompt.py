@@ -17,10 +17,11 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from generator.base import Passage, Prompt
+from generator.duplicates import distinct
 from generator.neutralising import neutral, neutral_attribute
 from generator.sentences import sentences
 from ragstone.answers import Turn
-from ragstone.errors import InvalidArgument
+from ragstone.errors import Internal, InvalidArgument
 
 Count = Callable[[Sequence[str]], Awaitable[Sequence[int]]]
 """The tokens of each text, in the model's own."""
@@ -78,7 +79,8 @@ class PromptBuilder:
     ) -> Rendered:
         """A prompt of ``budget_tokens`` at most: the best passages that fit, the last one cut if need be.
 
-        ``count`` is asked twice at most. Raises InvalidArgument for a question that leaves no room.
+        A passage of which no sentence fits is left out for the next that fits whole. ``count`` is asked
+        twice at most. Raises InvalidArgument for a question that leaves no room.
         """
         closing = self._closing(prompt)
         unique = _without_repeats(prompt.passages)
@@ -92,18 +94,24 @@ class PromptBuilder:
                 f"question and conversation have {fixed} tokens; {budget_tokens} are left for a prompt",
             )
         kept: dict[int, int] = {}
+        tried = False
         for index, size in zip(unique, sizes, strict=True):
-            if size > left:
+            if size <= left:
+                kept[index] = len(texts[index])
+                left -= size
+            elif not tried:
+                tried = True
                 kept |= await self._cut(index, prompt.passages[index], texts[index], size, left, count)
-                break
-            kept[index] = len(texts[index])
-            left -= size
-        if prompt.passages and not kept:
+                if index in kept:
+                    break
+        if unique and not kept:
             raise InvalidArgument.at(
                 "query.text",
                 f"question and conversation leave {left} of {budget_tokens} tokens: no passage fits",
             )
         sent = list(order(list(kept)))
+        if sorted(sent) != sorted(kept):
+            raise Internal(f"passages {list(kept)} were put into the order {sent}")
         shown = [
             self._passage(number, prompt.passages[index], texts[index][: kept[index]])
             for number, index in enumerate(sent, start=1)
@@ -168,15 +176,8 @@ async def _counted(count: Count, fixed: Sequence[str], blocks: Sequence[str]) ->
 
 
 def _without_repeats(passages: Sequence[Passage]) -> list[int]:
-    """Those with text that no better one has, whatever their white space and case."""
-    seen: list[str] = []
-    unique = []
-    for index, passage in enumerate(passages):
-        text = " ".join(passage.text.casefold().split())
-        if text and not any(text in other for other in seen):
-            seen.append(text)
-            unique.append(index)
-    return unique
+    filled = [index for index, passage in enumerate(passages) if passage.text.strip()]
+    return [filled[at] for at in distinct([passages[index].text for index in filled])]
 
 
 def _parse(source: str) -> Template:
