@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
 import httpx
@@ -22,7 +20,13 @@ from embedders.options import parse_options
 from embedders.remote.embedder import open_remote
 from embedders.remote.options import RemoteOptions
 from embedders.remote.transport import Away, Busy
-from ragstone.errors import BackendUnavailable, FailedPrecondition, Internal, InvalidArgument
+from ragstone.errors import (
+    BackendUnavailable,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    parse_retry_after,
+)
 
 _CONNECT_S: Final = 5.0
 _BUSY_S: Final = 1.0
@@ -118,7 +122,8 @@ class HttpTransport:
                     "recipe.embedder.model", f"no such model, or no such URL: {said}"
                 )
             case 429 | 503:
-                return Busy(said, retry_after_s=_retry_after_s(response))
+                pause_s = parse_retry_after(response.headers.get("Retry-After", ""))
+                return Busy(said, retry_after_s=_BUSY_S if pause_s is None else pause_s)
             case 502 | 504:
                 return Away(said)
             case 400 | 413 | 422:
@@ -162,16 +167,3 @@ def _message(response: httpx.Response) -> str:
     except (ValueError, AttributeError):
         told = response.text
     return str(told or response.reason_phrase)[:_MESSAGE_CHARS]
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    """Retry-After, in seconds or as a date (RFC 9110, 10.2.3)."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a zone
-        return _BUSY_S

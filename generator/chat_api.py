@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -21,6 +19,7 @@ from ragstone.errors import (
     InvalidArgument,
     Overloaded,
     RagstoneError,
+    parse_retry_after,
 )
 
 _MESSAGE_CHARS: Final = 500
@@ -155,7 +154,7 @@ async def refusal(response: httpx.Response) -> RagstoneError:
         case 404 | 405:
             return FailedPrecondition(f"{told}; options.url and options.model say what is asked")
         case 429 | 503:
-            return Overloaded(told, retry_after_s=_retry_after_s(response))
+            return Overloaded(told, retry_after_s=parse_retry_after(response.headers.get("Retry-After", "")))
         case _:
             return BackendUnavailable(told)
 
@@ -177,16 +176,3 @@ def _message(body: Any) -> str:
 
 def _told(exc: httpx.HTTPError) -> str:
     return str(exc) or type(exc).__name__
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """Retry-After, in seconds or as a date (RFC 9110, 10.2.3); None where it is not given."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return None

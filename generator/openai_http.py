@@ -134,15 +134,15 @@ class OpenAIGenerator:
     ) -> AsyncGenerator[Generated, None]:
         """Deltas and quotes as they come, then ``End``; NO_EVIDENCE comes without text.
 
-        Without passages the model is not asked. Raises DeadlineExceeded; InvalidArgument for a question that
-        does not fit and a schema that the server refuses; Overloaded; FailedPrecondition when the server
-        refuses the caller; BackendUnavailable when it does not answer, or stops in the middle.
+        Without passages that say anything the model is not asked. Raises DeadlineExceeded; InvalidArgument
+        for a question that does not fit and a schema that the server refuses; Overloaded; FailedPrecondition
+        when the server refuses the caller; BackendUnavailable when it does not answer, or breaks off.
         """
         if self._client.is_closed:
             raise BackendUnavailable("the generator is closed")
         if deadline_s is not None and deadline_s <= 0:
             raise DeadlineExceeded("no time is left for an answer")
-        if not prompt.passages:
+        if not any(passage.text.strip() for passage in prompt.passages):
             yield End(finish_reason=FinishReason.NO_EVIDENCE, usage=Usage())
             return
         end_s = None if deadline_s is None else monotonic() + deadline_s

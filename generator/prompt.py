@@ -80,13 +80,14 @@ class PromptBuilder:
         """A prompt of ``budget_tokens`` at most: the best passages that fit, the last one cut if need be.
 
         A passage of which no sentence fits is left out for the next that fits whole. ``count`` is asked
-        twice at most. Raises InvalidArgument for a question that leaves no room.
+        twice at most, and not at all where everything fits by its bytes. Raises InvalidArgument for a
+        question that leaves no room.
         """
         closing = self._closing(prompt)
         unique = _without_repeats(prompt.passages)
         texts = {index: neutral(prompt.passages[index].text) for index in unique}
         blocks = [self._passage(n, prompt.passages[i], texts[i]) for n, i in enumerate(unique, start=1)]
-        fixed, *sizes = await _counted(count, [self._system, closing], blocks)
+        fixed, *sizes = await _sizes(count, [self._system, closing], blocks, budget_tokens)
         left = budget_tokens - fixed
         if left <= 0:
             raise InvalidArgument.at(
@@ -101,7 +102,7 @@ class PromptBuilder:
                 left -= size
             elif not tried:
                 tried = True
-                kept |= await self._cut(index, prompt.passages[index], texts[index], size, left, count)
+                kept |= await self._cut(index, prompt.passages[index], texts[index], left, count)
                 if index in kept:
                     break
         if unique and not kept:
@@ -127,9 +128,7 @@ class PromptBuilder:
             template=self._digest,
         )
 
-    async def _cut(
-        self, index: int, passage: Passage, text: str, size: int, left: int, count: Count
-    ) -> dict[int, int]:
+    async def _cut(self, index: int, passage: Passage, text: str, left: int, count: Count) -> dict[int, int]:
         """As many whole sentences as fit, at least one; nothing where none does."""
         spans = list(sentences(text))
         # Each with what stands before it, so that they add up to the whole.
@@ -168,11 +167,19 @@ class PromptBuilder:
             raise _wrong("block 'closing' must have the question")
 
 
-async def _counted(count: Count, fixed: Sequence[str], blocks: Sequence[str]) -> list[int]:
-    """What ``fixed`` takes in all, then each of ``blocks``."""
-    sizes = await count([*fixed, *blocks])
+async def _sizes(count: Count, fixed: Sequence[str], blocks: Sequence[str], budget: int) -> list[int]:
+    """What ``fixed`` takes in all, then each of ``blocks``: tokens, or bytes where these fit already.
+
+    No token is shorter than a byte, and to count is the longest step of a prompt.
+    """
+    texts = [*fixed, *blocks]
     parts = len(fixed)
-    return [sum(sizes[:parts]) + parts, *(size + _SLACK_TOKENS for size in sizes[parts:])]
+
+    def with_slack(sizes: Sequence[int]) -> list[int]:
+        return [sum(sizes[:parts]) + parts, *(size + _SLACK_TOKENS for size in sizes[parts:])]
+
+    by_bytes = with_slack([len(text.encode("utf-8", "replace")) for text in texts])
+    return by_bytes if sum(by_bytes) <= budget else with_slack(await count(texts))
 
 
 def _without_repeats(passages: Sequence[Passage]) -> list[int]:

@@ -6,8 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import Any, Final, Literal
 
@@ -31,6 +29,7 @@ from ragstone.errors import (
     InvalidArgument,
     Overloaded,
     RagstoneError,
+    parse_retry_after,
 )
 from rerankers import shapes
 from rerankers.base import Reranker, Scores
@@ -227,10 +226,11 @@ class HttpReranker:
         """What a status means."""
         status = response.status_code
         said = f"{self._options.url} answered {status}: {_message(response)}"
+        pause_s = parse_retry_after(response.headers.get("Retry-After", ""))
         if status == 429:
-            return _Again(Overloaded(said, retry_after_s=_retry_after_s(response)))
+            return _Again(Overloaded(said, retry_after_s=pause_s))
         if status in _AWAY:
-            return _Again(BackendUnavailable(said, retry_after_s=_retry_after_s(response)))
+            return _Again(BackendUnavailable(said, retry_after_s=pause_s))
         if status in (401, 403):
             return FailedPrecondition.at("recipe.reranker.api_key_env", f"the key is refused: {said}")
         if status in (404, 405):
@@ -288,16 +288,3 @@ def _message(response: httpx.Response) -> str:
     except (ValueError, AttributeError):
         told = response.text
     return str(told or response.reason_phrase)[:_MESSAGE_CHARS]
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """Retry-After, in seconds or as a date (RFC 9110, 10.2.3); None where it is not given."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a zone
-        return None

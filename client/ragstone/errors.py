@@ -25,6 +25,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import ClassVar, Final, Self
 
 DOMAIN: Final = "ragstone"
@@ -220,3 +223,16 @@ ERRORS: Final[Mapping[tuple[str, str], type[RagstoneError]]] = {
     )
 }
 """``(status, reason)`` -> class; one entry a class."""
+
+
+def parse_retry_after(header: str) -> float | None:
+    """``Retry-After`` of HTTP (RFC 9110, 10.2.3), seconds or a date, in seconds from now; None: none."""
+    try:
+        seconds = float(header)
+        return max(seconds, 0.0) if isfinite(seconds) else None
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):  # no date, or one without a zone
+        return None

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -19,6 +16,7 @@ from google.protobuf.message import Message
 from embedders.base import Vectors
 from embedders.hashing import HashingEmbedder
 from embedders.remote._tei import tei_pb2
+from tests.http_server import Handler, HttpServer
 
 DIM = 64
 
@@ -51,25 +49,19 @@ class Fault:
     cut: bool = False
 
 
-class OpenAIServer:
+class OpenAIServer(HttpServer):
     """``POST /v1/embeddings``; each of ``faults`` befalls one request, in their order."""
 
     def __init__(self) -> None:
         self.model = Model()
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
-        self.requests: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
         self.max_texts = 1000
-        self.closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"served": self}))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        super().__init__(_Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}/v1"
+        return f"{self.root}/v1"
 
     @property
     def inputs(self) -> list[list[str]]:
@@ -80,20 +72,11 @@ class OpenAIServer:
         """Forget the requests so far."""
         self.requests.clear()
 
-    def close(self) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     served: OpenAIServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def post(self, request: dict[str, Any]) -> None:
         served = self.served
         served.requests.append(request)
         served.keys.append(self.headers["Authorization"])
@@ -105,27 +88,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         texts, model = request["input"], served.model
         if fault.status != 200 or fault.body is not None:
-            self._reply(fault.status, fault.body or {"error": {"message": "out of order"}}, fault.headers)
+            self.reply(fault.status, fault.body or {"error": {"message": "out of order"}}, fault.headers)
         elif len(texts) > served.max_texts:
-            self._reply(413, {"message": f"batch size {len(texts)} > {served.max_texts}"})
+            self.reply(413, {"message": f"batch size {len(texts)} > {served.max_texts}"})
         elif any(map(model.refuses, texts)):
-            self._reply(400, {"error": {"message": "This model's maximum context length is 256 tokens."}})
+            self.reply(400, {"error": {"message": "This model's maximum context length is 256 tokens."}})
         elif any(map(model.breaks_on, texts)):
-            self._reply(500, {"error": {"message": "Out of range float values are not JSON compliant"}})
+            self.reply(500, {"error": {"message": "Out of range float values are not JSON compliant"}})
         else:
             rows = fault.spoil(model(texts)[:, : request.get("dimensions")])
-            self._reply(200, {"data": _data(rows, request["encoding_format"]), "model": request["model"]})
-
-    def _reply(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
-        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(sent))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """A test's output is no access log."""
+            self.reply(200, {"data": _data(rows, request["encoding_format"]), "model": request["model"]})
 
 
 def _data(rows: Sequence[Vectors], encoding: str) -> list[dict[str, Any]]:

