@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     traffic: TrafficSettings = TrafficSettings()
     auth: AuthSettings = AuthSettings()
     answers: AnswerSettings = AnswerSettings()
-    generators: tuple[GeneratorSettings, ...] = (EXTRACTIVE,)
+    generators: tuple[GeneratorSettings, ...] = Field((EXTRACTIVE,), min_length=1)
     """The last one answers when none before it does."""
     recipe: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Defaults for the sections of every new collection's recipe."""

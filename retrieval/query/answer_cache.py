@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from json import dumps
 
@@ -49,6 +49,8 @@ def _key(prompt: Prompt, limits: Limits) -> bytes:
 
     The passages stand in it with their texts, so an answer is found only where this search, on this version
     at this ``seq``, gave the very same ones: a write that changes one of them makes it another question.
+    Their scores do not: every write changes those a little.
     """
-    said = dumps([asdict(prompt), asdict(limits)], sort_keys=True, ensure_ascii=True)
+    passages = [replace(passage, score=0.0) for passage in prompt.passages]
+    said = dumps([asdict(replace(prompt, passages=passages)), asdict(limits)], sort_keys=True)
     return blake2b(said.encode(), digest_size=20).digest()
