@@ -16,6 +16,7 @@ import asyncio
 import os
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -241,6 +242,10 @@ def _show(options: argparse.Namespace, moves: Sequence[Move]) -> None:
         [_harm_row(move) for move in moves],
         quiet=options.json,
     )
+    failures = Counter((move.told, failure) for move in moves for failure in move.failed)
+    if failures:
+        rows = [(told, failure, str(times)) for (told, failure), times in failures.most_common()]
+        report.show("Failed", ("", "why", "times"), rows, quiet=options.json)
 
 
 def _latency_row(move: Move) -> tuple[str, ...]:

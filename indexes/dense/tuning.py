@@ -33,6 +33,8 @@ _MARGIN: Final = 0.3
 have to miss less by this share than queries may (measured on sentences of unseen texts)."""
 _ENOUGH: Final = 0.998
 """The curve ends here, or at the target above it."""
+_NARROW: Final = 16
+"""Efforts are told apart to one part in so many: a finer choice would follow the sample's chance."""
 
 
 def sample(first: int, rows: int) -> Rows:
@@ -103,7 +105,7 @@ class _Exam:
         wanted = self.target + _MARGIN * (1 - self.target)
         best: Tuning | None = None
         for oversampling in structure.oversamplings():
-            curve = self._curve(structure, oversampling, max(wanted, _ENOUGH))
+            curve = self._curve(structure, oversampling, wanted)
             chosen = _cheapest(curve, wanted)
             if best is None or chosen.recall > best.recall:
                 best = Tuning(
@@ -120,19 +122,34 @@ class _Exam:
         assert best is not None
         return best
 
-    def _curve(self, structure: Structure, oversampling: int, enough: float) -> list[Point]:
-        """The efforts worth measuring, up to the first whose recall is ``enough``."""
+    def _curve(self, structure: Structure, oversampling: int, wanted: float) -> list[Point]:
+        """The efforts worth measuring, up to the first that is more than enough; ascending.
+
+        Those of the structure are steps; between the last that misses ``wanted`` and the next it is halved.
+        """
         index = ApproximateIndex(
             structure, self.vectors, self.metric, _untuned(oversampling), order=self.order
         )
         curve: list[Point] = []
         for effort in structure.efforts() if self.effort is None else (self.effort,):
-            (found, _), us = _timed(partial(index.walk, self.queries, self.k + 1, effort), self.queries)
-            recall = recall_of(found, self.truth, self.asked, self.k)
-            curve.append(Point(effort=effort, recall=recall, us=us))
-            if recall >= enough:
+            curve.append(self._point(index, effort))
+            if curve[-1].recall >= max(wanted, _ENOUGH):
                 break
+        place = next((place for place, point in enumerate(curve) if point.recall >= wanted), 0)
+        while place and (middle := _between(curve[place - 1].effort, curve[place].effort)):
+            curve.insert(place, self._point(index, middle))
+            place += curve[place].recall < wanted
         return curve
+
+    def _point(self, index: ApproximateIndex, effort: int) -> Point:
+        """What one effort finds, and in what time."""
+        (found, _), us = _timed(partial(index.walk, self.queries, self.k + 1, effort), self.queries)
+        return Point(effort=effort, recall=recall_of(found, self.truth, self.asked, self.k), us=us)
+
+
+def _between(low: int, high: int) -> int:
+    """The effort in the middle; 0 where the two are near enough."""
+    return (low + high) // 2 if high - low > max(1, high // _NARROW) else 0
 
 
 def _cheapest(curve: Sequence[Point], wanted: float) -> Point:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,12 +15,13 @@ from indexes.base import Metric, Neighbours, SearchParams, Vectors
 from indexes.conformance import DIM, batch_of, clustered, recall_of
 from indexes.dense.approximate import ApproximateIndex
 from indexes.dense.exact import ExactIndex
+from indexes.dense.faiss_ivf import IvfStructure
 from indexes.dense.kinds import STRUCTURES, open_kind
 from indexes.dense.manifest import SegmentEntry, Tuning, read_manifest
 from indexes.dense.segmented import SegmentedIndex
 from indexes.dense.structures import Structure
 from indexes.dense.tuning import recall_of as recall_beside_itself
-from indexes.dense.tuning import sample
+from indexes.dense.tuning import sample, tune
 from indexes.dense.vectors import prepare_queries
 from indexes.directory import LocalDirectory
 
@@ -230,10 +232,30 @@ def test_a_wider_search_finds_more(kind: str) -> None:
     assert wide >= 0.99
 
 
+class FewLists(IvfStructure):
+    """An inverted file of which no search reads more than three lists."""
+
+    def efforts(self) -> Sequence[int]:
+        return 1, 2, 3
+
+
 def test_where_no_effort_reaches_the_target_the_best_is_taken() -> None:
     vectors = prepare_queries(clustered(ROWS), dim=DIM, metric=Metric.COSINE)
-    _, tuning = structure("ivf_pq", vectors, 0.999)
-    assert tuning.recall == max(point.recall for point in tuning.curve)
+    found, _ = structure("ivf_flat", vectors, 0.9)
+    tuning = tune(
+        FewLists(found.index), vectors, Metric.COSINE, sample(0, ROWS), target=0.999, shards=1, effort=None
+    ).cpu
+    assert (tuning.effort, tuning.recall) == (3, max(point.recall for point in tuning.curve))
+    assert tuning.recall < 0.999
+
+
+def test_between_two_steps_the_smaller_effort_that_reaches_the_target_is_looked_for() -> None:
+    # Without clusters a search has to read many lists.
+    vectors = np.random.default_rng(7).standard_normal((ROWS, DIM), dtype=np.float32)
+    found, tuning = structure("ivf_flat", prepare_queries(vectors, dim=DIM, metric=Metric.COSINE), 0.9)
+    below = max(point.effort for point in tuning.curve if point.effort < tuning.effort)
+    assert tuning.effort - below <= max(1, tuning.effort // 16)
+    assert {point.effort for point in tuning.curve} - set(found.efforts())
 
 
 @pytest.mark.parametrize(
