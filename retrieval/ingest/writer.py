@@ -125,7 +125,7 @@ class Writer:
             asyncio.create_task(self._commit_and_offer(collection, snapshot, commit, vectors))
         )
         if wait is Wait.INDEXED:
-            await snapshot.applier.wait_for(committed.seq)
+            await collection.wait_for(committed.seq)
         return WriteResult(
             seq=committed.seq,
             documents=committed.documents,

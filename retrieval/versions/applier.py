@@ -178,13 +178,17 @@ class Applier:
 
         Raises Internal when exactly that step was parked.
         """
+        await self.reach(seq)
+        if reason := self.progress.parked_steps.get(seq):
+            raise Internal(f"the write is stored at seq {seq}, but could not be indexed: {reason}")
+
+    async def reach(self, seq: int) -> None:
+        """Return when nothing up to journal position ``seq`` is yet to be applied, or parked."""
         if self.progress.applied_seq < seq:
             self._awaited_seq = max(self._awaited_seq, seq)
             self._hurry.set()
             async with self._changed:
                 await self._changed.wait_for(lambda: self.progress.applied_seq >= seq)
-        if reason := self.progress.parked_steps.get(seq):
-            raise Internal(f"the write is stored at seq {seq}, but could not be indexed: {reason}")
 
     # -- following -----------------------------------------------------------------------------
 

@@ -198,13 +198,13 @@ class Rebuilds:
             return (*await self.count(snapshot), recall, *beside)
 
     async def count(self, snapshot: Snapshot) -> tuple[Gate, ...]:
-        """Whether a version has every chunk, once it has applied all that is written now."""
+        """Whether a version has every chunk that was live where it stands."""
         for _ in range(_ATTEMPTS):
-            await snapshot.applier.wait_for(await self._sources.journal.head(snapshot.version.collection_id))
             counted = await gates.count(snapshot, chunks=self._sources.chunks)
-            # A difference may be a deletion that the version, reading of the past, has heard of too early.
             if all(gate.passed for gate in counted):
                 break
+            # A difference may be a deletion that the version, reading of the past, has heard of too early.
+            await snapshot.applier.reach(await self._sources.journal.head(snapshot.version.collection_id))
         return counted
 
     async def _give_up(

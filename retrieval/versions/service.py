@@ -16,7 +16,7 @@ from ragstone.errors import FailedPrecondition, NotFound
 from ragstone.types import Comparison, Gate, GoldenQuery, QuerySource, RebuildPlan, Recipe, Version
 from ragstone.types import VersionEvent as PastEvent
 from retrieval.store.catalog import Catalog
-from retrieval.store.values import VersionEvent, VersionRow
+from retrieval.store.values import CollectionRow, VersionEvent, VersionRow
 from retrieval.versions.adapting import Adapting
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections, describe_version
@@ -151,11 +151,10 @@ class Versions:
         if not force:
             require_passed(name, measured)
         detail = {"gates": [as_json(gate) for gate in measured], "forced": force}
-        async with self._switching:
-            opened.row = await self._catalog.promote(before, row.id, expect=row.state, detail=detail)
-            opened.serving = follower
-            # All of it: what was seen of others was beside the version that serves no longer.
-            self._traffic.end(opened)
+        # While it is far behind, the other one goes on.
+        await opened.overtaken_by(follower)
+        # A caller that leaves between the two would leave catalog and requests with different versions.
+        await asyncio.shield(asyncio.create_task(self._switch(opened, before, row, follower, detail)))
         log.info("version_promoted", collection=collection, version=name, forced=force)
         return await self.get(collection, name)
 
@@ -281,6 +280,20 @@ class Versions:
 
     # -- inside ----------------------------------------------------------------------------------------
 
+    async def _switch(
+        self,
+        opened: OpenCollection,
+        before: CollectionRow,
+        row: VersionRow,
+        follower: OpenVersion,
+        detail: Mapping[str, Any],
+    ) -> None:
+        async with self._switching:
+            opened.row = await self._catalog.promote(before, row.id, expect=row.state, detail=detail)
+            await opened.serve(follower)
+            # All of it: what was seen of others was beside the version that serves no longer.
+            self._traffic.end(opened)
+
     async def _equal(self, opened: OpenCollection, version: VersionRow) -> VersionRow | None:
         """Another version of the same recipe that serves soon."""
         for row in await self._catalog.versions(opened.row.id):
@@ -320,9 +333,11 @@ class Versions:
 
     async def _count_anew(self, candidate: Snapshot) -> tuple[Gate, ...]:
         """The gates as they were measured last, but those that count as they are now: they are quick."""
-        counted = await self._rebuilds.count(candidate)
+        counted, events = await asyncio.gather(
+            self._rebuilds.count(candidate), self._catalog.events(candidate.version.id)
+        )
         names = {gate.name for gate in counted}
-        last = _gates(await self._catalog.events(candidate.version.id))
+        last = _gates(events)
         return (*counted, *(gate for gate in last if gate.name not in names))
 
     async def _rest(self, opened: OpenCollection, row: VersionRow) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
 from ragstone.errors import FailedPrecondition, NotFound
 from retrieval.store.values import CollectionRow, VersionRow
@@ -14,6 +15,9 @@ from retrieval.versions.new_model import NewModel
 from retrieval.versions.parts import Parts
 from retrieval.versions.recording import Recording
 from retrieval.versions.routing import CollectionTraffic
+
+_PATIENCE_S: Final = 1.0
+"""With a version that the catalog has serve already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,34 @@ class OpenCollection:
         self.requests += 1
         with held.lease() as snapshot:
             yield snapshot
+
+    async def wait_for(self, seq: int) -> None:
+        """Return when every search that begins from now on sees journal position ``seq``.
+
+        Raises Internal when exactly that step was parked.
+        """
+        answering: OpenVersion | None = None
+        while answering is not self.serving:
+            # Another version may be promoted meanwhile, which is not as far yet.
+            answering = self.serving
+            with answering.lease() as snapshot:
+                await snapshot.applier.wait_for(seq)
+
+    async def serve(self, version: OpenVersion) -> None:
+        """Let ``version`` answer all later requests, once it sees all that the one in its place does.
+
+        Where that takes too long a search may miss the newest writes, unless it names their position.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await self.overtaken_by(version)
+        self.serving = version
+
+    async def overtaken_by(self, version: OpenVersion) -> None:
+        """Return when ``version`` sees all that the serving one does, without a turn of the loop between."""
+        own, other = self.snapshot.applier, version.snapshot.applier
+        while other.progress.applied_seq < own.progress.applied_seq:
+            await other.reach(own.progress.applied_seq)
 
     def open_version(self, name: str) -> int:
         """The id of an open version. Raises NotFound, FailedPrecondition naming those that are open."""

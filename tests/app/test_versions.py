@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -164,6 +165,39 @@ async def test_two_promoters_race_and_one_gets_a_conflict(filled: App) -> None:
     assert sorted(type(result).__name__ for result in results) == ["Conflict", "Version"]
     states = sorted(version.state for version in await filled.ragstone.versions("docs"))
     assert states == ["ready", "retiring", "serving"]
+
+
+async def test_an_acknowledged_write_is_found_whichever_version_begins_to_serve(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (await filled.search(SEA)).version
+    names = [(await rebuilt(filled, ANOTHER_SPACE)).name, before] * 10
+    real = HashingEmbedder.embed_passages
+
+    async def late(self: HashingEmbedder, *args: Any, **kwargs: Any) -> Any:
+        # One version is always behind the other.
+        await asyncio.sleep(0.02 if self.space.dim == 96 else 0.0)
+        return await real(self, *args, **kwargs)
+
+    monkeypatch.setattr(HashingEmbedder, "embed_passages", late)
+    missed: list[str] = []
+
+    async def write() -> None:
+        for number in itertools.count():
+            word = f"zq{number}"
+            await filled.upsert(Document(id=word, text=f"{word} is lit at dusk."))
+            result = await filled.search(Query(text=word, mode=Mode.LEXICAL))
+            if [hit.document_id for hit in result.hits] != [word]:
+                missed.append(f"{word} in {result.version}")
+
+    writers = [asyncio.create_task(write()) for _ in range(1)]
+    for name in names:
+        await filled.ragstone.promote_version("docs", name, force=True)
+        await asyncio.sleep(0.01)
+    for writer in writers:
+        writer.cancel()
+    await asyncio.gather(*writers, return_exceptions=True)
+    assert missed == []
 
 
 async def test_a_promotion_does_not_wait_for_a_rest(filled: App, monkeypatch: pytest.MonkeyPatch) -> None:
