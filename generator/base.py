@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ragstone.answers import FinishReason, Turn, Usage
 
@@ -93,6 +93,18 @@ class End:
 Generated: TypeAlias = Delta | Quote | End
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condensed:
+    """A question that stands alone."""
+
+    text: str
+    usage: Usage
+    model: str
+    """What wrote it, in its own name."""
+    answered_by: str = ""
+    """Which generator, where there are several."""
+
+
 class Generator(Protocol):
     """A prompt to a stream that ends with exactly one ``End``. Closing the stream stops the work."""
 
@@ -114,4 +126,18 @@ class Generator(Protocol):
 
     async def close(self) -> None:
         """Release the model."""
+        ...
+
+
+@runtime_checkable
+class Condenser(Protocol):
+    """A generator that also makes questions stand alone."""
+
+    async def condense(
+        self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
+    ) -> Condensed | None:
+        """The question of ``prompt`` with what it refers to in ``history``; None where nothing came of it.
+
+        Raises as ``Generator.stream`` does.
+        """
         ...

@@ -11,10 +11,16 @@ from typing import Final
 
 import structlog
 
-from generator.base import End, Generated, Generator, Limits, Prompt
+from generator.base import Condensed, Condenser, End, Generated, Generator, Limits, Prompt
 from generator.circuit import Circuit
 from ragstone.answers import FinishReason
-from ragstone.errors import BackendUnavailable, FailedPrecondition, Overloaded, RagstoneError
+from ragstone.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Overloaded,
+    RagstoneError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +63,7 @@ class FallbackGenerator:
         Raises what the last one raises, or FailedPrecondition when none is for this tenant; DeadlineExceeded.
         """
         end_s = float("inf") if deadline_s is None else monotonic() + deadline_s
-        chosen = [c for c in self._candidates if not c.tenants or prompt.tenant in c.tenants]
+        chosen = self._for(prompt.tenant)
         failure: RagstoneError = FailedPrecondition("no generator is set up for this tenant")
         passed_over: list[str] = []
         for candidate in chosen:
@@ -89,6 +95,33 @@ class FallbackGenerator:
                     raise
                 return
         raise failure
+
+    async def condense(
+        self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
+    ) -> Condensed | None:
+        """The first that can does it: None where none does. Each but the last has half of the time."""
+        able = [(c, c.generator) for c in self._for(prompt.tenant) if isinstance(c.generator, Condenser)]
+        end_s = None if deadline_s is None else monotonic() + deadline_s
+        for candidate, generator in able:
+            if candidate.circuit.refusal() is not None:
+                continue
+            left_s = None if end_s is None else end_s - monotonic()
+            if left_s is not None and candidate is not able[-1][0]:
+                left_s *= _FIRST_SHARE
+            try:
+                question = await generator.condense(prompt, cache_salt=cache_salt, deadline_s=left_s)
+            except (*_PASSED_OVER, DeadlineExceeded) as exc:
+                log.warning("condenser_passed_over", generator=candidate.name, error=exc.message)
+                if isinstance(exc, BackendUnavailable):
+                    candidate.circuit.failed(exc.message)
+                continue
+            candidate.circuit.answered()
+            if question is not None:
+                return replace(question, answered_by=candidate.name)
+        return None
+
+    def _for(self, tenant: str) -> Sequence[Candidate]:
+        return [c for c in self._candidates if not c.tenants or tenant in c.tenants]
 
     async def close(self) -> None:
         """Close all of them."""

@@ -20,14 +20,15 @@ import httpx
 from pydantic import AfterValidator, BaseModel, Field
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from generator.base import End, Generated, Generator, Limits, Passage, Prompt
+from generator.base import Condensed, End, Generated, Generator, Limits, Passage, Prompt
 from generator.chat_api import ChatChunk, Served, TokenUsage
 from generator.citations import CitationParser
+from generator.condensing import LIMITS, condensed, condensing_messages
 from generator.counting import LocalCounter, load_tokenizer
 from generator.model_server import ModelServer, within
 from generator.options import parse_options
 from generator.ordering import OrderingOptions, Passages, Placement, Replicas
-from generator.prompt import PromptBuilder, Rendered
+from generator.prompt import Message, PromptBuilder, Rendered
 from generator.reading import AnswerReader, JsonReader, Reader
 from ragstone.answers import FinishReason, Usage
 from ragstone.errors import (
@@ -150,7 +151,7 @@ class OpenAIGenerator:
         served = await server.served()
         rendering = self._render(prompt, limits, server, served, cache_salt)
         rendered, placed = await within(rendering, end_s, self._options.first_token_s, server.url)
-        body = self._body(rendered, limits, served, cache_salt, priority)
+        body = self._body(rendered.messages, limits, served, cache_salt, priority)
         reader = _reader(prompt, rendered, limits)
         began = monotonic()
         first_s: float | None = None
@@ -173,6 +174,24 @@ class OpenAIGenerator:
             sent=rendered.sent,
             removed_marks=reader.removed_marks,
         )
+
+    async def condense(
+        self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
+    ) -> Condensed | None:
+        """The question as the model puts it, so that it stands alone. Raises as ``stream`` does."""
+        end_s = None if deadline_s is None else monotonic() + deadline_s
+        server = await self._live(end_s)
+        served = await server.served()
+        body = self._body(condensing_messages(prompt), LIMITS, served, cache_salt)
+        text, usage, began = "", TokenUsage(), monotonic()
+        async with aclosing(self._chunks(body, server.url, end_s)) as chunks:
+            async for chunk in chunks:
+                text += chunk.text
+                usage = chunk.usage or usage
+        question = condensed(text)
+        if not question:
+            return None
+        return Condensed(text=question, usage=_usage(usage, None, monotonic() - began), model=served.name)
 
     async def close(self) -> None:
         """Close the connections; streams that run end with an error."""
@@ -239,12 +258,17 @@ class OpenAIGenerator:
         return [url for url, server in self._servers.items() if server.down]
 
     def _body(
-        self, rendered: Rendered, limits: Limits, served: Served, cache_salt: str, priority: int
+        self,
+        messages: Sequence[Message],
+        limits: Limits,
+        served: Served,
+        cache_salt: str,
+        priority: int = 0,
     ) -> dict[str, Any]:
         body: dict[str, Any] = {
             **self._options.extra,
             "model": served.name,
-            "messages": [{"role": m.role, "content": m.content} for m in rendered.messages],
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
             "max_tokens": limits.max_tokens,
             "temperature": limits.temperature,
             "stream": True,

@@ -81,6 +81,8 @@ class AuthSettings(BaseModel, frozen=True, extra="forbid"):
 
     tokens: Mapping[str, SecretStr] = Field(default_factory=dict)
     """Tenant -> its token."""
+    operators: tuple[str, ...] = ()
+    """Tenants that see what every tenant uses."""
 
 
 class GeneratorSettings(BaseModel, frozen=True, extra="forbid"):
@@ -118,6 +120,9 @@ class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
     """Cosine with a cited passage from which a sentence rests on it, whatever their words."""
     kept: int = Field(1_000, ge=0)
     """Answers that are kept, and given again to the same tenant, question and passages; 0 keeps none."""
+    condense_s: float = Field(3.0, ge=0, le=60)
+    """The longest wait for a generator to make a conversation's last question stand alone, for the search.
+    Then, or with 0 at once, a rule does."""
     salt_key: SecretStr = SecretStr("")
     """Makes a tenant's cache salt, by which generators keep tenants' caches apart. Servers that share a
     generator need the same; empty is a random one of each start."""

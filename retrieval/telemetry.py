@@ -21,6 +21,7 @@ STAGE_LEXICAL: Final = "lexical"
 STAGE_FUSE: Final = "fuse"
 STAGE_RERANK: Final = "rerank"
 STAGE_HYDRATE: Final = "hydrate"
+STAGE_CONDENSE: Final = "condense"
 STAGE_SEARCH: Final = "search"
 STAGE_FIRST_DELTA: Final = "first_delta"
 STAGE_TOTAL: Final = "total"
@@ -187,9 +188,9 @@ class Metrics:
             registry=registry,
         )
 
-    def generated(self, generator: str, tenant: str, usage: Usage) -> None:
-        """Count an answer and its tokens."""
-        self._generations.labels(generator, tenant).inc()
+    def generated(self, generator: str, tenant: str, usage: Usage, *, answers: int = 1) -> None:
+        """Count an answer and its tokens; ``answers`` is 0 for what is only a part of one."""
+        self._generations.labels(generator, tenant).inc(answers)
         kinds = {
             "prompt": usage.prompt_tokens,
             "cached": usage.cached_tokens,
@@ -199,9 +200,9 @@ class Metrics:
             self._tokens.labels(generator, tenant, kind).inc(tokens)
         if usage.cost is not None:
             self._cost.labels(generator, tenant).inc(usage.cost)
-        if usage.ttft_ms:
+        if usage.ttft_ms and answers:
             self._ttft.labels(generator).observe(usage.ttft_ms / 1e3)
-        if usage.tpot_ms:
+        if usage.tpot_ms and answers:
             self._tpot.labels(generator).observe(usage.tpot_ms / 1e3)
 
     def looked_up(self, *, hit: bool) -> None:

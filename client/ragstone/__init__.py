@@ -17,9 +17,11 @@ from ragstone.answers import (
     FinishReason,
     Generation,
     Role,
+    Standalone,
     TextDelta,
     Turn,
     Usage,
+    UsageRecord,
 )
 from ragstone.calls import Embeddings, Health
 from ragstone.channel import TLS
@@ -111,11 +113,13 @@ __all__ = [
     "Role",
     "SearchResult",
     "ServerInfo",
+    "Standalone",
     "TextDelta",
     "Traffic",
     "Truncation",
     "Turn",
     "Usage",
+    "UsageRecord",
     "VectorLike",
     "Version",
     "VersionEvent",

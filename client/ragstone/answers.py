@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from typing import Any
 
@@ -36,6 +37,15 @@ class Generation:
     """Texts at which the generation ends."""
     json_schema: Mapping[str, Any] | None = None
     """The answer is JSON that fits it, without citations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standalone:
+    """A question that leans on a conversation, as it was searched for."""
+
+    text: str
+    condensed_by: str = ""
+    """The generator that put it so, by its name in the server's settings; empty where a rule did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +86,21 @@ class Usage:
     """From one token to the next, on average."""
     cost: float | None = None
     """By the server's price table; None where it has no price for the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecord:
+    """What a generator took for a tenant's answers in one day, in UTC."""
+
+    day: date
+    tenant: str
+    generator: str
+    """By its name in the server's settings."""
+    model: str
+    """In its own name."""
+    answers: int
+    usage: Usage
+    """All tokens and what they cost; the times are means."""
 
 
 class FinishReason(StrEnum):

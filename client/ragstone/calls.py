@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from typing import Any, Final, TypedDict
 from uuid import uuid4
@@ -15,7 +16,7 @@ from uuid import uuid4
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from ragstone import wire, wire_answers
-from ragstone.answers import Generation, Turn
+from ragstone.answers import Generation, Turn, UsageRecord
 from ragstone.errors import FieldViolation, InvalidArgument
 from ragstone.fields import build, decode_floats, encode_choice, refusing
 from ragstone.methods import METHODS, Call, Method
@@ -240,6 +241,16 @@ def rerank(collection: str, query_text: str, texts: Sequence[str]) -> Call[Reran
         raise InvalidArgument.at("texts", "must be a sequence of texts, is one text")
     request = build(retrieval_pb2.RerankRequest, "", collection=collection, query=query_text, texts=texts)
     return Call(METHODS["Rerank"], request, wire.decode_rerank_scores)
+
+
+def usage(first_day: date | None, last_day: date | None) -> Call[list[UsageRecord]]:
+    """ListUsage."""
+    request = retrieval_pb2.ListUsageRequest(
+        first_day=wire_answers.encode_day(first_day), last_day=wire_answers.encode_day(last_day)
+    )
+    return Call(
+        METHODS["ListUsage"], request, lambda reply: [*map(wire_answers.decode_usage_record, reply.records)]
+    )
 
 
 def info() -> Call[ServerInfo]:

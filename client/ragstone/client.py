@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from datetime import date
 from types import TracebackType
 from typing import Self, Unpack
 
 from google.protobuf.message import Message
 
 from ragstone import calls, calls_versions
-from ragstone.answers import Generation, Turn
+from ragstone.answers import Generation, Turn, UsageRecord
 from ragstone.calls import Embeddings, Health, SearchOptions
 from ragstone.channel import TLS, destination
 from ragstone.connection import AsyncConnection
@@ -467,6 +468,19 @@ class AsyncClient:
         Raises NotFound, FailedPrecondition when its recipe names no reranker, BackendUnavailable.
         """
         return await self._connection.unary(calls.rerank(collection, query, texts), timeout)
+
+    async def usage(
+        self,
+        *,
+        first_day: date | None = None,
+        last_day: date | None = None,
+        timeout: float | None = None,
+    ) -> Sequence[UsageRecord]:
+        """What answers took of generators, by day in UTC, newest first: the caller's own.
+
+        Every tenant's for one that the server's settings call an operator.
+        """
+        return await self._connection.unary(calls.usage(first_day, last_day), timeout)
 
     async def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is and what it accepts."""

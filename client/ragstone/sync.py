@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from types import TracebackType
 from typing import Self, Unpack
 
 from ragstone import calls, calls_versions
-from ragstone.answers import Generation, Turn
+from ragstone.answers import Generation, Turn, UsageRecord
 from ragstone.calls import Embeddings, Health, SearchOptions
 from ragstone.channel import TLS, destination
 from ragstone.connection import Connection
@@ -455,6 +456,19 @@ class Client:
         Raises NotFound, FailedPrecondition when its recipe names no reranker, BackendUnavailable.
         """
         return self._connection.unary(calls.rerank(collection, query, texts), timeout)
+
+    def usage(
+        self,
+        *,
+        first_day: date | None = None,
+        last_day: date | None = None,
+        timeout: float | None = None,
+    ) -> Sequence[UsageRecord]:
+        """What answers took of generators, by day in UTC, newest first: the caller's own.
+
+        Every tenant's for one that the server's settings call an operator.
+        """
+        return self._connection.unary(calls.usage(first_day, last_day), timeout)
 
     def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is and what it accepts."""

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from ragstone.answers import Citation, Done, Generation, TextDelta, Turn, Usage
+from ragstone.answers import Citation, Done, Generation, Standalone, TextDelta, Turn, Usage
 
 Scalar: TypeAlias = str | int | float | bool | date | datetime
 MetadataValue: TypeAlias = Scalar | Sequence[Scalar]
@@ -547,6 +547,8 @@ class Contexts:
     """As in a ``SearchResult``."""
     truncation: Truncation | None = None
     """As in a ``SearchResult``."""
+    standalone: Standalone | None = None
+    """What was searched for, where that is not the question itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any, Final
 
 from ragstone.answers import (
@@ -13,9 +14,11 @@ from ragstone.answers import (
     FinishReason,
     Generation,
     Role,
+    Standalone,
     TextDelta,
     Turn,
     Usage,
+    UsageRecord,
 )
 from ragstone.errors import InvalidArgument
 from ragstone.fields import build, encode_choice
@@ -32,6 +35,7 @@ _FINISHES: Final[Mapping[FinishReason, Any]] = {
 _FINISH_OF: Final[Mapping[int, FinishReason]] = {number: finish for finish, number in _FINISHES.items()}
 _CITATION: Final = ("chunk_id", "document_id", "start", "end", "answer_start", "answer_end", "quote")
 _USAGE: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms", "tpot_ms")
+_RECORD: Final = ("tenant", "generator", "model", "answers")
 _DONE: Final = ("answered_by", "model", "template", "removed_marks", "from_cache")
 
 
@@ -107,8 +111,7 @@ def encode_event(event: AnswerEvent) -> retrieval_pb2.AnswerResponse:
             cited = {name: getattr(event, name) for name in _CITATION}
             return retrieval_pb2.AnswerResponse(citation=retrieval_pb2.Citation(**cited))
         case Usage():
-            used = {name: getattr(event, name) for name in _USAGE}
-            return retrieval_pb2.AnswerResponse(usage=retrieval_pb2.Usage(**used, cost=event.cost))
+            return retrieval_pb2.AnswerResponse(usage=_encode_usage(event))
         case Done():
             return retrieval_pb2.AnswerResponse(done=_encode_done(event))
 
@@ -127,6 +130,7 @@ def _encode_contexts(event: Contexts) -> retrieval_pb2.Contexts:
         degraded=event.degraded,
         adapter=None if event.adapter is None else encode_adapter(event.adapter),
         truncation=None if event.truncation is None else encode_truncation(event.truncation),
+        standalone=None if event.standalone is None else _encode_standalone(event.standalone),
     )
     put_hits(contexts.hits, event.hits)
     return contexts
@@ -141,7 +145,16 @@ def _decode_contexts(message: retrieval_pb2.Contexts) -> Contexts:
         degraded=tuple(message.degraded),
         adapter=decode_adapter(message.adapter) if message.HasField("adapter") else None,
         truncation=decode_truncation(message.truncation) if message.HasField("truncation") else None,
+        standalone=_decode_standalone(message.standalone) if message.HasField("standalone") else None,
     )
+
+
+def _encode_standalone(question: Standalone) -> retrieval_pb2.Standalone:
+    return retrieval_pb2.Standalone(text=question.text, condensed_by=question.condensed_by)
+
+
+def _decode_standalone(message: retrieval_pb2.Standalone) -> Standalone:
+    return Standalone(text=message.text, condensed_by=message.condensed_by)
 
 
 def _encode_done(event: Done) -> retrieval_pb2.Done:
@@ -166,9 +179,47 @@ def _decode_done(message: retrieval_pb2.Done) -> Done:
     )
 
 
+def _encode_usage(usage: Usage) -> retrieval_pb2.Usage:
+    return retrieval_pb2.Usage(**{name: getattr(usage, name) for name in _USAGE}, cost=usage.cost)
+
+
 def _decode_usage(message: retrieval_pb2.Usage) -> Usage:
     used = {name: getattr(message, name) for name in _USAGE}
     return Usage(**used, cost=message.cost if message.HasField("cost") else None)
+
+
+# -- accounts -----------------------------------------------------------------------------------
+
+
+def encode_usage_record(record: UsageRecord) -> retrieval_pb2.UsageRecord:
+    """What a generator took in one day."""
+    return retrieval_pb2.UsageRecord(
+        day=record.day.isoformat(),
+        **{name: getattr(record, name) for name in _RECORD},
+        usage=_encode_usage(record.usage),
+    )
+
+
+def decode_usage_record(message: retrieval_pb2.UsageRecord) -> UsageRecord:
+    """The reverse of ``encode_usage_record``."""
+    return UsageRecord(
+        day=date.fromisoformat(message.day),
+        **{name: getattr(message, name) for name in _RECORD},
+        usage=_decode_usage(message.usage),
+    )
+
+
+def encode_day(day: date | None) -> str:
+    """``YYYY-MM-DD``; empty for none."""
+    return "" if day is None else day.isoformat()
+
+
+def decode_day(text: str, field: str) -> date | None:
+    """The reverse of ``encode_day``. Raises InvalidArgument naming the ``field``."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as exc:
+        raise InvalidArgument.at(field, f"is no day: {exc}") from exc
 
 
 _EVENTS: Final[Mapping[str, Callable[[Any], AnswerEvent]]] = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragstone.answers import UsageRecord
 from ragstone.types import (
     AnswerEvent,
     Collection,
@@ -249,6 +251,12 @@ class Application(Protocol):
         self, collection: str, query: str, texts: Sequence[str], *, deadline_s: float | None
     ) -> RerankScores:
         """The serving version's reranker on ``texts``. Raises FailedPrecondition where there is none."""
+        ...
+
+    async def usage(
+        self, *, tenant: str, first_day: date | None, last_day: date | None
+    ) -> Sequence[UsageRecord]:
+        """What a tenant's answers took of generators, newest day first; every tenant's for an operator."""
         ...
 
     async def info(self) -> ServerInfo:

@@ -31,6 +31,7 @@ class RetrievalServicer:
             "Answer": edge.stream(pb.AnswerRequest, self.answer),
             "Embed": edge.unary(pb.EmbedRequest, self.embed),
             "Rerank": edge.unary(pb.RerankRequest, self.rerank),
+            "ListUsage": edge.unary(pb.ListUsageRequest, self.list_usage, admit=False),
             "GetInfo": edge.unary(pb.GetInfoRequest, self.get_info, admit=False),
         }
 
@@ -96,6 +97,15 @@ class RetrievalServicer:
             request.collection, request.query, list(request.texts), deadline_s=caller.deadline_s
         )
         return wire.encode_rerank_scores(result)
+
+    async def list_usage(self, request: pb.ListUsageRequest, caller: Caller) -> pb.ListUsageResponse:
+        """ListUsage."""
+        records = await self._app.usage(
+            tenant=caller.tenant,
+            first_day=wire_answers.decode_day(request.first_day, "first_day"),
+            last_day=wire_answers.decode_day(request.last_day, "last_day"),
+        )
+        return pb.ListUsageResponse(records=map(wire_answers.encode_usage_record, records))
 
     async def get_info(self, request: pb.GetInfoRequest, caller: Caller) -> pb.GetInfoResponse:
         """GetInfo."""

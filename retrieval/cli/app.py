@@ -20,6 +20,7 @@ from retrieval.cli import (
     search,
     serve,
     tune,
+    usage,
     versions,
 )
 from retrieval.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect
@@ -87,6 +88,7 @@ app.command("rebuild")(rebuild.rebuild)
 app.command("reembed")(reembed.reembed)
 app.command("search")(search.search)
 app.command("ask")(search.ask)
+app.command("usage")(usage.usage)
 app.command("eval")(evaluate.evaluate)
 app.command("tune")(tune.tune)
 app.command("demo")(demo.demo)

@@ -9,8 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from generator.base import Delta, End, Generator, Limits, Passage, Prompt, Quote
-from ragstone.answers import Citation, Done, Generation, TextDelta, Usage
+import structlog
+
+from generator.base import Condensed, Condenser, Delta, End, Generator, Limits, Passage, Prompt, Quote
+from ragstone.answers import Citation, Done, Generation, Standalone, TextDelta, Usage
 from ragstone.errors import RagstoneError
 from ragstone.types import AnswerEvent, Contexts, Hit, Question, SearchResult
 from retrieval import telemetry
@@ -20,9 +22,14 @@ from retrieval.query.conversation import standalone
 from retrieval.query.deadlines import Deadline
 from retrieval.query.grounding import Grounding, ground
 from retrieval.query.search import Searcher
+from retrieval.store.usage import Accounts
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.snapshots import OpenCollection
 
+log = structlog.get_logger(__name__)
+
+_CONDENSING_SHARE: Final = 0.25
+"""Of the time that is left, at most."""
 _GROUNDING_S: Final = 0.25
 """With less time left, an answer is held against its citations by words alone."""
 
@@ -38,6 +45,7 @@ class Answerer:
         settings: AnswerSettings,
         salt_key: bytes,
         metrics: Metrics,
+        accounts: Accounts,
     ) -> None:
         self._searcher = searcher
         self._generator = generator
@@ -45,6 +53,7 @@ class Answerer:
         self._salt_key = salt_key
         self._cache = AnswerCache(settings.kept)
         self._metrics = metrics
+        self._accounts = accounts
 
     async def answer(
         self, collection: OpenCollection, question: Question, *, tenant: str = "", deadline_s: float | None
@@ -54,10 +63,17 @@ class Answerer:
         Raises what Searcher.search and the generator raise. Closing the iterator stops the generation.
         """
         watch, deadline = Stopwatch(), Deadline(deadline_s)
-        query = replace(question.query, text=standalone(question.query.text, question.history))
+        searched: Standalone | None = None
+        condensing: Usage | None = None
+        if question.history:
+            with watch.stage(telemetry.STAGE_CONDENSE):
+                searched, condensing = await self._standalone(question, tenant, deadline)
+        query = question.query if searched is None else replace(question.query, text=searched.text)
         with watch.stage(telemetry.STAGE_SEARCH):
-            result = await self._searcher.search(collection, query, tenant=tenant, deadline_s=deadline_s)
-        yield _contexts(result)
+            result = await self._searcher.search(
+                collection, query, tenant=tenant, deadline_s=deadline.remaining_s()
+            )
+        yield replace(_contexts(result), standalone=searched)
         prompt = Prompt(
             question=question.query.text,
             passages=[_passage(hit) for hit in result.hits],
@@ -67,7 +83,7 @@ class Answerer:
         )
         limits = self._limits(question.generation)
         if (known := self._cache.get(prompt, limits)) is not None:
-            for event in _again(known, watch):
+            for event in _again(known, watch, condensing):
                 yield event
             return
         stream = self._generator.stream(
@@ -87,13 +103,34 @@ class Answerer:
                         citations.append(_citation(item, prompt.passages))
                         yield citations[-1]
                     case End():
-                        yield self._account(item, tenant)
+                        usage = await self._account(item, tenant)
+                        yield _sum(usage, condensing)
                         done = _done(item, watch)
                         if limits.json_schema is None:
                             grounding = await self._ground(collection, text, citations, tenant, deadline)
                             done = replace(done, grounded=grounding.share, ungrounded=grounding.ungrounded)
                         self._cache.put(prompt, limits, Answered(text=text, citations=citations, done=done))
                         yield done
+
+    async def _standalone(
+        self, question: Question, tenant: str, deadline: Deadline
+    ) -> tuple[Standalone | None, Usage | None]:
+        """What to search for, where that is not the question itself, and what a generator took to say so."""
+        asked, left_s = question.query.text, deadline.remaining_s()
+        patience_s = self._settings.condense_s
+        if left_s is not None:
+            patience_s = min(patience_s, _CONDENSING_SHARE * left_s)
+        if patience_s > 0 and isinstance(self._generator, Condenser):
+            prompt = Prompt(question=asked, passages=(), history=question.history, tenant=tenant)
+            with suppress(RagstoneError):
+                condensed = await self._generator.condense(
+                    prompt, cache_salt=self._salt(tenant), deadline_s=patience_s
+                )
+                if condensed is not None:
+                    usage = await self._account(condensed, tenant)
+                    return Standalone(text=condensed.text, condensed_by=condensed.answered_by), usage
+        by_rule = standalone(asked, question.history)
+        return (None if by_rule == asked else Standalone(text=by_rule)), None
 
     def _limits(self, generation: Generation) -> Limits:
         return Limits(
@@ -108,16 +145,24 @@ class Answerer:
         """The same for a tenant's requests, and of no use for guessing another's."""
         return hmac.digest(self._salt_key, tenant.encode(), "sha256").hex()
 
-    def _account(self, end: End, tenant: str) -> Usage:
-        usage = replace(end.usage, cost=self._cost(end))
-        self._metrics.generated(end.answered_by or end.model, tenant, usage)
+    async def _account(self, made: End | Condensed, tenant: str) -> Usage:
+        """What was made, with its cost: counted and put down."""
+        usage = replace(made.usage, cost=self._cost(made.model, made.usage))
+        generator, answers = made.answered_by or made.model, int(isinstance(made, End))
+        self._metrics.generated(generator, tenant, usage, answers=answers)
+        try:
+            await self._accounts.add(
+                tenant=tenant, generator=generator, model=made.model, usage=usage, answers=answers
+            )
+        except RagstoneError as exc:
+            # Whoever asked has the answer: it is not to fail for a row of an account.
+            log.warning("usage_not_kept", tenant=tenant, generator=generator, error=exc.message)
         return usage
 
-    def _cost(self, end: End) -> float | None:
-        price = self._settings.prices.get(end.model)
+    def _cost(self, model: str, used: Usage) -> float | None:
+        price = self._settings.prices.get(model)
         if price is None:
             return None
-        used = end.usage
         cached = price.prompt if price.cached is None else price.cached
         return (
             (used.prompt_tokens - used.cached_tokens) * price.prompt
@@ -154,11 +199,25 @@ def _contexts(result: SearchResult) -> Contexts:
     )
 
 
-def _again(known: Answered, watch: Stopwatch) -> Iterator[AnswerEvent]:
+def _again(known: Answered, watch: Stopwatch, condensing: Usage | None) -> Iterator[AnswerEvent]:
     yield TextDelta(text=known.text)
     yield from known.citations
-    yield Usage(cost=0.0)
+    yield _sum(Usage(cost=0.0), condensing)
     yield replace(known.done, timings_ms=watch.total(), from_cache=True)
+
+
+def _sum(answering: Usage, condensing: Usage | None) -> Usage:
+    """Of all that was generated; the times are those of the answer."""
+    if condensing is None:
+        return answering
+    costs = answering.cost, condensing.cost
+    return replace(
+        answering,
+        prompt_tokens=answering.prompt_tokens + condensing.prompt_tokens,
+        cached_tokens=answering.cached_tokens + condensing.cached_tokens,
+        completion_tokens=answering.completion_tokens + condensing.completion_tokens,
+        cost=None if None in costs else sum(cost or 0.0 for cost in costs),
+    )
 
 
 def _done(end: End, watch: Stopwatch) -> Done:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Date,
     DateTime,
     Dialect,
     Float,
@@ -149,6 +150,23 @@ adapters = Table(
     Column("data", Blob, nullable=False),
 )
 """A map from the version's space into ``old_space``, and how well it did (JSON)."""
+
+generation_usage = Table(
+    "generation_usage",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("tenant", String(255), primary_key=True),
+    Column("generator", String(255), primary_key=True),
+    Column("model", String(512), primary_key=True),
+    Column("answers", BigInt, nullable=False),
+    Column("prompt_tokens", BigInt, nullable=False),
+    Column("cached_tokens", BigInt, nullable=False),
+    Column("completion_tokens", BigInt, nullable=False),
+    Column("ttft_ms", Float, nullable=False),
+    Column("writing_ms", Float, nullable=False),
+    Column("cost", Float),
+)
+"""What generators took, by day in UTC; the times are sums, ``cost`` is NULL where nothing had a price."""
 
 journal = Table(
     "journal",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import date
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +14,7 @@ from embedders.lengths import truncations
 from generator.base import Generator
 from indexes.directory import Lock
 from indexes.metadata import decode_metadata
+from ragstone.answers import UsageRecord
 from ragstone.errors import FailedPrecondition, InvalidArgument, NotFound
 from ragstone.types import (
     AnswerEvent,
@@ -42,6 +44,7 @@ from retrieval.query.search import Searcher
 from retrieval.store.database import Database
 from retrieval.store.documents import Documents
 from retrieval.store.golden import GoldenQueries
+from retrieval.store.usage import Accounts
 from retrieval.store.values import DocumentRow
 from retrieval.versions.collections import Collections
 from retrieval.versions.rebuild import Rebuilds
@@ -74,6 +77,7 @@ class Ragstone:
         generator: Generator,
         documents: Documents,
         golden: GoldenQueries,
+        accounts: Accounts,
     ) -> None:
         self._settings = settings
         self._lock = lock
@@ -91,6 +95,7 @@ class Ragstone:
         self._generator = generator
         self._documents = documents
         self._golden = golden
+        self._accounts = accounts
 
     # -- collections and versions -----------------------------------------------------------------
 
@@ -319,6 +324,13 @@ class Ragstone:
                 complete=len(scores) == len(texts),
                 version=snapshot.version.name,
             )
+
+    async def usage(
+        self, *, tenant: str, first_day: date | None, last_day: date | None
+    ) -> Sequence[UsageRecord]:
+        """What answers took of generators."""
+        every = tenant in self._settings.auth.operators
+        return await self._accounts.of(None if every else tenant, first=first_day, last=last_day)
 
     async def info(self) -> ServerInfo:
         """What this server is."""

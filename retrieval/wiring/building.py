@@ -24,6 +24,7 @@ from retrieval.store.embeddings import Embeddings
 from retrieval.store.golden import GoldenQueries
 from retrieval.store.journal import Journal
 from retrieval.store.traffic import Shares
+from retrieval.store.usage import Accounts
 from retrieval.telemetry import Metrics
 from retrieval.versions.adapting import Adapting
 from retrieval.versions.applier import Sources
@@ -133,6 +134,7 @@ async def build(
     )
     healer = Healer(versions=versions, collections=collections)
     generators = await open_generators(settings.generators)
+    accounts = Accounts(database)
     return Ragstone(
         settings=settings,
         lock=lock,
@@ -155,8 +157,10 @@ async def build(
             settings=settings.answers,
             salt_key=settings.answers.salt_key.get_secret_value().encode() or token_bytes(),
             metrics=metrics,
+            accounts=accounts,
         ),
         generator=generators,
         documents=documents,
         golden=golden,
+        accounts=accounts,
     )

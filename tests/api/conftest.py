@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ragstone import AsyncClient, Client
-from ragstone.answers import Citation, Done, FinishReason, TextDelta, Usage
+from ragstone.answers import Citation, Done, FinishReason, TextDelta, Usage, UsageRecord
 from ragstone.errors import AlreadyExists, NotFound
 from ragstone.types import (
     AnswerEvent,
@@ -399,6 +399,14 @@ class FakeApplication:
         return RerankScores(
             scores=tuple(float(len(text)) for text in texts[:2]), complete=False, version="v1"
         )
+
+    async def usage(
+        self, *, tenant: str, first_day: date | None, last_day: date | None
+    ) -> Sequence[UsageRecord]:
+        self._called("usage", tenant=tenant, first_day=first_day, last_day=last_day)
+        used = Usage(prompt_tokens=3, cached_tokens=1, completion_tokens=2, ttft_ms=5.5, cost=0.25)
+        day = first_day or date(2026, 5, 31)
+        return [UsageRecord(day=day, tenant=tenant, generator="g", model="m", answers=4, usage=used)]
 
     async def info(self) -> ServerInfo:
         self._called("info")

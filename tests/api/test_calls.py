@@ -27,6 +27,7 @@ from ragstone import (
     Turn,
     Usage,
 )
+from retrieval.api.interceptors import ANYONE
 
 METADATA: dict[str, MetadataValue] = {
     "lang": "en",
@@ -201,6 +202,19 @@ async def test_scores_of_a_reranker_come_in_the_order_of_the_texts(either: Any, 
     assert (result.scores, result.complete, result.version) == ((1.0, 2.0), False, "v1")
     assert app.calls[-1][1]["texts"] == ["a", "bb", "ccc"]
     assert 0 < app.calls[-1][1]["deadline_s"] < 6
+
+
+async def test_what_answers_took_comes_by_day_for_the_tenant_that_asks(either: Any, app: Any) -> None:
+    [record] = await either.usage(first_day=date(2026, 6, 1), last_day=date(2026, 6, 2))
+    assert (record.day, record.tenant, record.answers) == (date(2026, 6, 1), ANYONE, 4)
+    assert (record.usage.prompt_tokens, record.usage.cost) == (3, 0.25)
+    assert app.calls[-1][1] == {
+        "tenant": ANYONE,
+        "first_day": date(2026, 6, 1),
+        "last_day": date(2026, 6, 2),
+    }
+    await either.usage()
+    assert app.calls[-1][1] == {"tenant": ANYONE, "first_day": None, "last_day": None}
 
 
 async def test_info(either: Any, app: Any) -> None:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from ragstone.answers import Citation, Done, FinishReason, Generation, Role, TextDelta, Turn, Usage
+from ragstone.answers import (
+    Citation,
+    Done,
+    FinishReason,
+    Generation,
+    Role,
+    Standalone,
+    TextDelta,
+    Turn,
+    Usage,
+    UsageRecord,
+)
 from ragstone.errors import BackendUnavailable
 from ragstone.types import AnswerEvent, Contexts, Document, Query, Question, Recipe, Wait
-from retrieval.config import AnswerSettings, GeneratorSettings, Price, Settings
+from retrieval.config import AnswerSettings, AuthSettings, GeneratorSettings, Price, Settings
+from retrieval.store.usage import Accounts
 from retrieval.telemetry import Metrics
 from retrieval.wiring import Ragstone, build
 from tests.generator.servers import MODEL, ChatServer, Fault
@@ -135,17 +147,79 @@ async def test_a_model_that_dies_in_the_middle_is_an_error_and_the_next_question
     assert "left alone" in done.passed_over[0]
 
 
-async def test_a_short_question_is_searched_with_the_one_before_it_and_asked_as_it_is(
+LEANING: Final = Question(
+    query=Query(text="Which year?", k=1),
+    history=(Turn(role=Role.USER, text=ASKED.query.text), Turn(role=Role.ASSISTANT, text="In January.")),
+)
+
+
+def is_rewriting(request: Mapping[str, Any]) -> bool:
+    return bool(request["messages"][0]["content"].startswith("You rewrite"))
+
+
+def rewriting(server: ChatServer, *pieces: str) -> None:
+    """Let the server answer with ``pieces`` when it is asked to make a question stand alone."""
+    answers = server.say
+    server.say = lambda request: pieces if is_rewriting(request) else answers(request)
+
+
+async def test_a_question_that_leans_on_a_conversation_is_searched_as_the_model_puts_it(
     settings: Settings, metrics: Metrics, chat_server: ChatServer
 ) -> None:
-    history = (Turn(role=Role.USER, text=ASKED.query.text), Turn(role=Role.ASSISTANT, text="In January."))
-    question = Question(query=Query(text="Which year?", k=1), history=history)
+    rewriting(chat_server, '"In which year did the harbour', ' of Lindholm freeze?"\nIt froze in')
     async with answering(settings, metrics, model(chat_server)) as ragstone:
-        seen = await events(ragstone, question)
+        seen = await events(ragstone, LEANING)
     assert isinstance(seen[0], Contexts)
+    whole = "In which year did the harbour of Lindholm freeze?"
+    assert seen[0].standalone == Standalone(text=whole, condensed_by="model")
     assert [hit.document_id for hit in seen[0].hits] == ["a"]
-    asked = "\n".join(message["content"] for message in chat_server.requests[0]["messages"])
+
+
+async def test_the_model_is_asked_what_the_user_asked_behind_the_conversation(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer
+) -> None:
+    rewriting(chat_server, "When did Lindholm freeze?")
+    async with answering(settings, metrics, model(chat_server)) as ragstone:
+        await events(ragstone, LEANING)
+    asked = "\n".join(message["content"] for message in chat_server.requests[1]["messages"])
     assert asked.rindex("Which year?") > asked.index("In January.")
+
+
+async def test_what_it_took_to_make_the_question_stand_alone_is_a_part_of_the_account(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer
+) -> None:
+    rewriting(chat_server, "When did Lindholm freeze?")
+    async with answering(settings, metrics, model(chat_server)) as ragstone:
+        [usage] = of(Usage, await events(ragstone, LEANING))
+    sent = [sum(len(m["content"].split()) for m in r["messages"]) for r in chat_server.requests]
+    assert len(sent) == 2
+    assert usage.prompt_tokens == sum(sent)
+    labels = {"generator": "model", "tenant": "t"}
+    counted = metrics.registry.get_sample_value
+    assert counted("ragstone_generation_tokens_total", {**labels, "kind": "prompt"}) == sum(sent)
+    assert counted("ragstone_generations_total", labels) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault(status=500), Fault(body=b"data: [DONE]\n\n")])
+async def test_a_rule_makes_a_question_stand_alone_when_the_model_does_not(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer, fault: Fault
+) -> None:
+    chat_server.faults.append(fault)
+    async with answering(settings, metrics, model(chat_server), EXTRACTIVE) as ragstone:
+        seen = await events(ragstone, LEANING)
+    assert isinstance(seen[0], Contexts)
+    assert seen[0].standalone == Standalone(text=f"{ASKED.query.text} Which year?")
+    assert [hit.document_id for hit in seen[0].hits] == ["a"]
+
+
+async def test_without_a_conversation_nothing_is_rewritten(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer
+) -> None:
+    async with answering(settings, metrics, model(chat_server)) as ragstone:
+        seen = await events(ragstone)
+    assert isinstance(seen[0], Contexts)
+    assert seen[0].standalone is None
+    assert not any(map(is_rewriting, chat_server.requests))
 
 
 async def test_what_is_asked_of_the_generation_reaches_the_model(
@@ -197,3 +271,57 @@ async def test_nothing_found_is_an_outcome_and_no_error(
         [done] = of(Done, await events(ragstone, nothing))
     assert (done.finish_reason, done.grounded) == (FinishReason.NO_EVIDENCE, None)
     assert not chat_server.requests
+
+
+# -- accounts ----------------------------------------------------------------------------------------
+
+
+async def used(ragstone: Ragstone, tenant: str = "t") -> Sequence[UsageRecord]:
+    return await ragstone.usage(tenant=tenant, first_day=None, last_day=None)
+
+
+async def test_what_an_answer_took_is_in_its_tenants_accounts_and_survives_a_restart(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer
+) -> None:
+    rewriting(chat_server, "When did Lindholm freeze?")
+    async with answering(settings, metrics, model(chat_server)) as ragstone:
+        [usage] = of(Usage, await events(ragstone, LEANING))
+        assert await used(ragstone, "u") == []
+    again = await build(settings)
+    [record] = await used(again)
+    await again.close()
+    assert (record.tenant, record.generator, record.model, record.answers) == ("t", "model", MODEL, 1)
+    counts = (record.usage.prompt_tokens, record.usage.cached_tokens, record.usage.completion_tokens)
+    assert counts == (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+    assert record.usage.cost == pytest.approx(usage.cost)
+
+
+async def test_an_operator_sees_every_tenant(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer
+) -> None:
+    settings = settings.model_copy(update={"auth": AuthSettings(operators=("boss",))})
+    async with answering(settings, metrics, model(chat_server)) as ragstone:
+        for tenant in ("red", "blue"):
+            await events(ragstone, tenant=tenant)
+        assert [record.tenant for record in await used(ragstone, "boss")] == ["blue", "red"]
+        assert [record.tenant for record in await used(ragstone, "red")] == ["red"]
+
+
+async def test_what_is_given_from_memory_is_in_no_account(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer
+) -> None:
+    async with answering(settings, metrics, model(chat_server)) as ragstone:
+        for _ in range(2):
+            await events(ragstone)
+        assert [record.answers for record in await used(ragstone)] == [1]
+
+
+async def test_an_account_that_cannot_be_kept_costs_nobody_an_answer(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise BackendUnavailable("the disk is full")
+
+    monkeypatch.setattr(Accounts, "add", full)
+    async with answering(settings, metrics, model(chat_server)) as ragstone:
+        assert isinstance((await events(ragstone))[-1], Done)

@@ -258,3 +258,15 @@ def test_info_tells_limits_and_health(run_json: RunJson) -> None:
     value = run_json("info")
     assert value["health"] == "serving"
     assert value["max_k"] >= 100
+
+
+# -- accounts ----------------------------------------------------------------------------------
+
+
+def test_accounts_are_shown_by_day(run: Run, run_json: RunJson) -> None:
+    assert run_json("usage", "--since", "2026-01-01", "--until", "2026-01-02") == {"records": []}
+    assert "tenant" in run("usage").stdout
+
+
+def test_a_day_that_is_none_is_a_usage_error(run: Run) -> None:
+    assert run("usage", "--since", "yesterday").exit_code == 2

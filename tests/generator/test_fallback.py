@@ -7,12 +7,18 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from generator.base import Delta, End, Generated, Limits, Passage, Prompt
+from generator.base import Condensed, Delta, End, Generated, Limits, Passage, Prompt
 from generator.circuit import Circuit
 from generator.extractive import ExtractiveGenerator
 from generator.fallback import Candidate, FallbackGenerator
 from ragstone.answers import FinishReason, Usage
-from ragstone.errors import BackendUnavailable, FailedPrecondition, InvalidArgument, Overloaded
+from ragstone.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Overloaded,
+)
 
 PROMPT = Prompt(
     question="What guides ships?",
@@ -183,3 +189,53 @@ async def test_closing_closes_all() -> None:
     both = answering("a"), answering("b")
     await FallbackGenerator([Candidate(name="x", generator=one) for one in both]).close()
     assert all(one.closed for one in both)
+
+
+# -- questions that lean on a conversation -------------------------------------------------------------
+
+
+class Rewriting(Scripted):
+    """Also makes questions stand alone: as it is told, or not at all."""
+
+    def __init__(self, outcome: str | Exception | None) -> None:
+        super().__init__(end())
+        self.outcome = outcome
+
+    async def condense(
+        self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
+    ) -> Condensed | None:
+        self.asked += 1
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return None if self.outcome is None else Condensed(text=self.outcome, usage=Usage(), model="m")
+
+
+async def condensed(*candidates: Candidate) -> tuple[str, str] | None:
+    question = await FallbackGenerator(candidates).condense(PROMPT, deadline_s=1.0)
+    return None if question is None else (question.text, question.answered_by)
+
+
+async def test_the_first_that_can_makes_a_question_stand_alone() -> None:
+    sentences = Candidate(name="a", generator=ExtractiveGenerator())
+    assert await condensed(sentences, Candidate(name="b", generator=Rewriting("Whole?"))) == ("Whole?", "b")
+
+
+@pytest.mark.parametrize(
+    "outcome", [AWAY, Overloaded("full", retry_after_s=1.0), DeadlineExceeded("late"), None]
+)
+async def test_one_that_makes_nothing_of_a_question_leaves_it_to_the_next(outcome: Exception | None) -> None:
+    failing = Candidate(name="a", generator=Rewriting(outcome))
+    assert await condensed(failing, Candidate(name="b", generator=Rewriting("Whole?"))) == ("Whole?", "b")
+
+
+async def test_where_none_can_a_question_stays_as_it_is() -> None:
+    others = Candidate(name="a", generator=Rewriting("Whole?"), tenants=frozenset({"red"}))
+    assert await condensed(others, Candidate(name="b", generator=ExtractiveGenerator())) is None
+
+
+async def test_one_that_is_left_alone_is_not_asked_to_rewrite_either() -> None:
+    away = Rewriting(AWAY)
+    circuit = Circuit(failures=1, open_s=60.0)
+    generator = FallbackGenerator([Candidate(name="a", generator=away, circuit=circuit)])
+    assert [await generator.condense(PROMPT) for _ in range(2)] == [None, None]
+    assert away.asked == 1

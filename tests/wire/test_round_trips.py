@@ -18,9 +18,11 @@ from ragstone.answers import (
     FinishReason,
     Generation,
     Role,
+    Standalone,
     TextDelta,
     Turn,
     Usage,
+    UsageRecord,
 )
 from ragstone.errors import InvalidArgument
 from ragstone.fields import decode_metadata, decode_options, encode_options
@@ -180,6 +182,7 @@ events = st.one_of(
         degraded=names,
         adapter=st.none() | adapters,
         truncation=st.none() | truncations,
+        standalone=st.none() | st.builds(Standalone, text=text, condensed_by=text),
     ),
     st.builds(
         Citation,
@@ -401,6 +404,36 @@ def test_a_schema_that_is_no_json_object_is_refused(schema: str) -> None:
 @given(events)
 def test_answer_events(event: Any) -> None:
     assert wire_answers.decode_event(through_bytes(wire_answers.encode_event(event))) == event
+
+
+@given(
+    st.builds(
+        UsageRecord,
+        day=st.dates(),
+        tenant=text,
+        generator=text,
+        model=text,
+        answers=counts,
+        usage=st.builds(
+            Usage,
+            prompt_tokens=counts,
+            cached_tokens=counts,
+            completion_tokens=counts,
+            ttft_ms=floats,
+            tpot_ms=floats,
+            cost=st.none() | floats,
+        ),
+    )
+)
+def test_usage_records(record: UsageRecord) -> None:
+    there = through_bytes(wire_answers.encode_usage_record(record))
+    assert wire_answers.decode_usage_record(there) == record
+
+
+@pytest.mark.parametrize("day", ["2026-13-01", "yesterday"])
+def test_a_day_that_is_none_is_refused_by_field(day: str) -> None:
+    with pytest.raises(InvalidArgument, match="first_day"):
+        wire_answers.decode_day(day, "first_day")
 
 
 @given(collections)

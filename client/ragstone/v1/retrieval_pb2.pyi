@@ -263,7 +263,7 @@ class Generation(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ...) -> None: ...
 
 class Contexts(_message.Message):
-    __slots__ = ("hits", "version", "space", "seq", "degraded", "adapter", "truncation")
+    __slots__ = ("hits", "version", "space", "seq", "degraded", "adapter", "truncation", "standalone")
     HITS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +271,7 @@ class Contexts(_message.Message):
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
+    STANDALONE_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     version: str
     space: str
@@ -278,7 +279,16 @@ class Contexts(_message.Message):
     degraded: _containers.RepeatedScalarFieldContainer[str]
     adapter: _values_pb2.QueryAdapter
     truncation: Truncation
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ..., truncation: _Optional[_Union[Truncation, _Mapping]] = ...) -> None: ...
+    standalone: Standalone
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., version: _Optional[str] = ..., space: _Optional[str] = ..., seq: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., adapter: _Optional[_Union[_values_pb2.QueryAdapter, _Mapping]] = ..., truncation: _Optional[_Union[Truncation, _Mapping]] = ..., standalone: _Optional[_Union[Standalone, _Mapping]] = ...) -> None: ...
+
+class Standalone(_message.Message):
+    __slots__ = ("text", "condensed_by")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CONDENSED_BY_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    condensed_by: str
+    def __init__(self, text: _Optional[str] = ..., condensed_by: _Optional[str] = ...) -> None: ...
 
 class TextDelta(_message.Message):
     __slots__ = ("text",)
@@ -421,6 +431,36 @@ class RerankResponse(_message.Message):
     complete: bool
     version: str
     def __init__(self, scores: _Optional[_Iterable[float]] = ..., complete: _Optional[bool] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ListUsageRequest(_message.Message):
+    __slots__ = ("first_day", "last_day")
+    FIRST_DAY_FIELD_NUMBER: _ClassVar[int]
+    LAST_DAY_FIELD_NUMBER: _ClassVar[int]
+    first_day: str
+    last_day: str
+    def __init__(self, first_day: _Optional[str] = ..., last_day: _Optional[str] = ...) -> None: ...
+
+class ListUsageResponse(_message.Message):
+    __slots__ = ("records",)
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[UsageRecord]
+    def __init__(self, records: _Optional[_Iterable[_Union[UsageRecord, _Mapping]]] = ...) -> None: ...
+
+class UsageRecord(_message.Message):
+    __slots__ = ("day", "tenant", "generator", "model", "answers", "usage")
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    GENERATOR_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    day: str
+    tenant: str
+    generator: str
+    model: str
+    answers: int
+    usage: Usage
+    def __init__(self, day: _Optional[str] = ..., tenant: _Optional[str] = ..., generator: _Optional[str] = ..., model: _Optional[str] = ..., answers: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class GetInfoRequest(_message.Message):
     __slots__ = ()
