@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from ragstone.answers import FinishReason, Turn, Usage
+from ragstone.answers import FinishReason, TokenLogprob, Turn, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class Limits:
     """Texts at which the generation ends; they are not a part of the answer."""
     json_schema: Mapping[str, Any] | None = None
     """The answer is JSON that fits; it has no citations then."""
+    logprobs: bool = False
+    """Whether ``End`` is to say how likely each token was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,8 @@ class End:
     """Which generator answered, where there are several."""
     passed_over: Sequence[str] = ()
     """Why those before it did not, one line each."""
+    logprobs: Sequence[TokenLogprob] = ()
+    """Of a model that tells, where it was asked."""
 
 
 Generated: TypeAlias = Delta | Quote | End

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 from pydantic import BaseModel, Field
 
+from ragstone.answers import TokenLogprob
 from ragstone.errors import (
     BackendUnavailable,
     FailedPrecondition,
@@ -56,12 +57,22 @@ class TokenUsage(BaseModel):
         return 0 if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
 
 
+class _Token(BaseModel):
+    token: str
+    logprob: float
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] | None = None
+
+
 class _Delta(BaseModel):
     content: str | None = None
 
 
 class _Choice(BaseModel):
     delta: _Delta = Field(default_factory=_Delta)
+    logprobs: _Logprobs | None = None
     finish_reason: str | None = None
 
 
@@ -75,6 +86,16 @@ class ChatChunk(BaseModel):
     def text(self) -> str:
         """The next piece of text."""
         return "".join(choice.delta.content or "" for choice in self.choices)
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """How likely its tokens were, where that was asked."""
+        return [
+            TokenLogprob(token=one.token, logprob=one.logprob)
+            for choice in self.choices
+            if choice.logprobs is not None
+            for one in choice.logprobs.content or ()
+        ]
 
     @property
     def finish_reason(self) -> str | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from hashlib import blake2b
 from itertools import cycle
 from pathlib import Path
@@ -30,7 +30,7 @@ from generator.options import parse_options
 from generator.ordering import OrderingOptions, Passages, Placement, Replicas
 from generator.prompt import Message, PromptBuilder, Rendered
 from generator.reading import AnswerReader, JsonReader, Reader
-from ragstone.answers import FinishReason, Usage
+from ragstone.answers import FinishReason, TokenLogprob, Usage
 from ragstone.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -40,6 +40,9 @@ from ragstone.errors import (
 )
 
 _CONNECT_S: Final = 5.0
+_RETRY_AFTER_S: Final = 1.0
+_SHORT_CALLS: Final = 32
+"""Connections for counting, beside those of generations."""
 _CONTEXT_TOKENS: Final = 8_192
 """Of a model whose server does not tell."""
 _LEAD_WITHIN: Final = 3
@@ -118,11 +121,12 @@ class OpenAIGenerator:
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(None, connect=_CONNECT_S, pool=options.first_token_s),
-            limits=httpx.Limits(max_connections=options.concurrency),
+            limits=httpx.Limits(max_connections=options.concurrency + _SHORT_CALLS),
         )
         urls = dict.fromkeys((options.url, *options.replicas))
         self._servers = {url: ModelServer(self._client, url, options.model, count) for url in urls}
         self._replicas: Replicas | None = None
+        self._slots = asyncio.Semaphore(options.concurrency)
 
     async def stream(
         self,
@@ -149,30 +153,30 @@ class OpenAIGenerator:
         end_s = None if deadline_s is None else monotonic() + deadline_s
         server = await self._live(end_s)
         served = await server.served()
-        rendering = self._render(prompt, limits, server, served, cache_salt)
-        rendered, placed = await within(rendering, end_s, self._options.first_token_s, server.url)
-        body = self._body(rendered.messages, limits, served, cache_salt, priority)
-        reader = _reader(prompt, rendered, limits)
-        began = monotonic()
-        first_s: float | None = None
-        usage, reason = TokenUsage(), None
-        async with aclosing(self._chunks(body, placed, end_s)) as chunks:
-            async for chunk in chunks:
-                if first_s is None and chunk.text:
-                    first_s = monotonic() - began
-                usage = chunk.usage or usage
-                reason = chunk.finish_reason or reason
-                for item in reader.feed(chunk.text):
-                    yield item
+        async with self._slot(end_s) as queue_s:
+            rendering = self._render(prompt, limits, server, served, cache_salt)
+            rendered, placed = await within(rendering, end_s, self._options.first_token_s, server.url)
+            body = self._body(rendered.messages, limits, served, cache_salt, priority)
+            reader, times = _reader(prompt, rendered, limits), _Times(queue_s)
+            usage, reason, logprobs = TokenUsage(), None, list[TokenLogprob]()
+            async with aclosing(self._chunks(body, placed, end_s)) as chunks:
+                async for chunk in chunks:
+                    times.see(chunk)
+                    usage = chunk.usage or usage
+                    reason = chunk.finish_reason or reason
+                    logprobs += chunk.logprobs
+                    for item in reader.feed(chunk.text):
+                        yield item
         for item in reader.finish():
             yield item
         yield End(
             finish_reason=_finish(reason, reader),
-            usage=_usage(usage, first_s, monotonic() - began),
+            usage=times.usage(usage),
             model=served.name,
             template=rendered.template,
             sent=rendered.sent,
             removed_marks=reader.removed_marks,
+            logprobs=logprobs,
         )
 
     async def condense(
@@ -183,21 +187,41 @@ class OpenAIGenerator:
         server = await self._live(end_s)
         served = await server.served()
         body = self._body(condensing_messages(prompt), LIMITS, served, cache_salt)
-        text, usage, began = "", TokenUsage(), monotonic()
-        async with aclosing(self._chunks(body, server.url, end_s)) as chunks:
-            async for chunk in chunks:
-                text += chunk.text
-                usage = chunk.usage or usage
+        text, usage = "", TokenUsage()
+        async with self._slot(end_s) as queue_s:
+            times = _Times(queue_s)
+            async with aclosing(self._chunks(body, server.url, end_s)) as chunks:
+                async for chunk in chunks:
+                    times.see(chunk)
+                    text += chunk.text
+                    usage = chunk.usage or usage
         question = condensed(text)
         if not question:
             return None
-        return Condensed(text=question, usage=_usage(usage, None, monotonic() - began), model=served.name)
+        return Condensed(text=question, usage=times.usage(usage), model=served.name)
 
     async def close(self) -> None:
         """Close the connections; streams that run end with an error."""
         await self._client.aclose()
 
     # -- what is sent ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _slot(self, end_s: float | None) -> AsyncIterator[float]:
+        """Hold one of the generations that may run at once; how many seconds one had to wait for it.
+
+        Raises DeadlineExceeded, or Overloaded after a wait as long as that for a first token may be.
+        """
+        began = monotonic()
+        try:
+            await within(self._slots.acquire(), end_s, self._options.first_token_s, "the queue")
+        except BackendUnavailable as exc:
+            told = f"{self._options.concurrency} generations run already"
+            raise Overloaded(told, retry_after_s=_RETRY_AFTER_S) from exc
+        try:
+            yield monotonic() - began
+        finally:
+            self._slots.release()
 
     async def _live(self, end_s: float | None) -> ModelServer:
         """A replica that says what it serves. Raises what the last one raises."""
@@ -278,6 +302,8 @@ class OpenAIGenerator:
             body["seed"] = limits.seed
         if limits.stop:
             body["stop"] = list(limits.stop)
+        if limits.logprobs:
+            body["logprobs"] = True
         if limits.json_schema is not None:
             schema = {"name": "answer", "schema": dict(limits.json_schema), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -338,16 +364,31 @@ def _finish(reason: str | None, reader: Reader) -> FinishReason:
     return FinishReason.LENGTH if reason == "length" else FinishReason.COMPLETE
 
 
-def _usage(usage: TokenUsage, first_s: float | None, all_s: float) -> Usage:
-    written = usage.completion_tokens or 0
-    first_s = all_s if first_s is None else first_s
-    return Usage(
-        prompt_tokens=usage.prompt_tokens,
-        cached_tokens=usage.cached_tokens,
-        completion_tokens=written,
-        ttft_ms=first_s * 1e3,
-        tpot_ms=(all_s - first_s) * 1e3 / (written - 1) if written > 1 else 0.0,
-    )
+class _Times:
+    """Of one generation, which begins now after a wait of ``queue_s``."""
+
+    def __init__(self, queue_s: float) -> None:
+        self._queue_s = queue_s
+        self._began = monotonic()
+        self._first: float | None = None
+
+    def see(self, chunk: ChatChunk) -> None:
+        """The next event has come."""
+        if self._first is None and chunk.text:
+            self._first = monotonic()
+
+    def usage(self, usage: TokenUsage) -> Usage:
+        """What a generation that ends now took."""
+        written, now = usage.completion_tokens or 0, monotonic()
+        first = now if self._first is None else self._first
+        return Usage(
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=written,
+            ttft_ms=(self._queue_s + first - self._began) * 1e3,
+            tpot_ms=(now - first) * 1e3 / (written - 1) if written > 1 else 0.0,
+            queue_ms=self._queue_s * 1e3,
+        )
 
 
 def _source(template: str | None) -> str | None:

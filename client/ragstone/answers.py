@@ -37,6 +37,8 @@ class Generation:
     """Texts at which the generation ends."""
     json_schema: Mapping[str, Any] | None = None
     """The answer is JSON that fits it, without citations."""
+    logprobs: bool = False
+    """``Done.logprobs`` has how likely each token was; of a generator that tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ class Usage:
     """From the request to the generator to the first piece of text."""
     tpot_ms: float = 0.0
     """From one token to the next, on average."""
+    queue_ms: float = 0.0
+    """Before the request went to the generator, while as many as may ran; a part of ``ttft_ms``."""
     cost: float | None = None
     """By the server's price table; None where it has no price for the model."""
 
@@ -109,6 +113,14 @@ class FinishReason(StrEnum):
     COMPLETE = "complete"
     LENGTH = "length"
     NO_EVIDENCE = "no_evidence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token that a model wrote, and the natural logarithm of how likely it held it."""
+
+    token: str
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,5 +151,7 @@ class Done:
     """The share of the answer's sentences that rest on a passage which they cite; None without any."""
     ungrounded: tuple[AnswerSpan, ...] = ()
     """The other sentences."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """The tokens as the model wrote them, with its own marks, where ``Generation.logprobs`` asks for them."""
     from_cache: bool = False
     """The answer was given before, to the same tenant, question and passages: nothing was generated."""

@@ -16,6 +16,7 @@ from ragstone.answers import (
     Role,
     Standalone,
     TextDelta,
+    TokenLogprob,
     Turn,
     Usage,
     UsageRecord,
@@ -34,7 +35,7 @@ _FINISHES: Final[Mapping[FinishReason, Any]] = {
 }
 _FINISH_OF: Final[Mapping[int, FinishReason]] = {number: finish for finish, number in _FINISHES.items()}
 _CITATION: Final = ("chunk_id", "document_id", "start", "end", "answer_start", "answer_end", "quote")
-_USAGE: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms", "tpot_ms")
+_USAGE: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms", "tpot_ms", "queue_ms")
 _RECORD: Final = ("tenant", "generator", "model", "answers")
 _DONE: Final = ("answered_by", "model", "template", "removed_marks", "from_cache")
 
@@ -75,6 +76,7 @@ def encode_generation(generation: Generation) -> retrieval_pb2.Generation:
         seed=generation.seed,
         stop=list(generation.stop),
         json_schema=encoded,
+        logprobs=generation.logprobs,
     )
 
 
@@ -94,6 +96,7 @@ def decode_generation(message: retrieval_pb2.Generation) -> Generation:
         seed=message.seed if message.HasField("seed") else None,
         stop=tuple(message.stop),
         json_schema=schema,
+        logprobs=message.logprobs,
     )
 
 
@@ -164,6 +167,7 @@ def _encode_done(event: Done) -> retrieval_pb2.Done:
         passed_over=event.passed_over,
         grounded=event.grounded,
         ungrounded=[retrieval_pb2.AnswerSpan(start=span.start, end=span.end) for span in event.ungrounded],
+        logprobs=[retrieval_pb2.TokenLogprob(token=one.token, logprob=one.logprob) for one in event.logprobs],
         **{name: getattr(event, name) for name in _DONE},
     )
 
@@ -175,6 +179,7 @@ def _decode_done(message: retrieval_pb2.Done) -> Done:
         passed_over=tuple(message.passed_over),
         grounded=message.grounded if message.HasField("grounded") else None,
         ungrounded=tuple(AnswerSpan(start=span.start, end=span.end) for span in message.ungrounded),
+        logprobs=tuple(TokenLogprob(token=one.token, logprob=one.logprob) for one in message.logprobs),
         **{name: getattr(message, name) for name in _DONE},
     )
 

@@ -32,7 +32,7 @@ def usage(
         output.print_json({"records": [_as_json(record) for record in records]})
         return
     table = Table("day", "tenant", "generator", "model")
-    for name in ("answers", "read", "cached", "written", "first, ms", "token, ms", "cost"):
+    for name in ("answers", "read", "cached", "written", "queue, ms", "first, ms", "token, ms", "cost"):
         table.add_column(name, justify="right")
     for record in records:
         table.add_row(str(record.day), record.tenant, record.generator, record.model, *_figures(record))
@@ -44,6 +44,7 @@ def _figures(record: UsageRecord) -> tuple[str, ...]:
     counts = (record.answers, used.prompt_tokens, used.cached_tokens, used.completion_tokens)
     return (
         *(f"{count:,}" for count in counts),
+        f"{used.queue_ms:,.0f}",
         f"{used.ttft_ms:,.0f}",
         f"{used.tpot_ms:,.1f}",
         "" if used.cost is None else f"{used.cost:.4f}",
@@ -61,6 +62,7 @@ def _as_json(record: UsageRecord) -> dict[str, Any]:
         "prompt_tokens": used.prompt_tokens,
         "cached_tokens": used.cached_tokens,
         "completion_tokens": used.completion_tokens,
+        "queue_ms": round(used.queue_ms, 3),
         "ttft_ms": round(used.ttft_ms, 3),
         "tpot_ms": round(used.tpot_ms, 3),
         "cost": used.cost,

@@ -139,6 +139,7 @@ class Answerer:
             seed=generation.seed,
             stop=generation.stop,
             json_schema=generation.json_schema,
+            logprobs=generation.logprobs,
         )
 
     def _salt(self, tenant: str) -> str:
@@ -229,6 +230,7 @@ def _done(end: End, watch: Stopwatch) -> Done:
         passed_over=tuple(end.passed_over),
         template=end.template,
         removed_marks=end.removed_marks,
+        logprobs=tuple(end.logprobs),
     )
 
 

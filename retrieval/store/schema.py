@@ -162,6 +162,7 @@ generation_usage = Table(
     Column("prompt_tokens", BigInt, nullable=False),
     Column("cached_tokens", BigInt, nullable=False),
     Column("completion_tokens", BigInt, nullable=False),
+    Column("queue_ms", Float, nullable=False),
     Column("ttft_ms", Float, nullable=False),
     Column("writing_ms", Float, nullable=False),
     Column("cost", Float),

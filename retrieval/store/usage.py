@@ -34,6 +34,7 @@ class Accounts:
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
             "completion_tokens": usage.completion_tokens,
+            "queue_ms": answers * usage.queue_ms,
             "ttft_ms": answers * usage.ttft_ms,
             "writing_ms": usage.tpot_ms * max(0, usage.completion_tokens - 1),
         }
@@ -61,7 +62,7 @@ class Accounts:
 
 
 def _record(row: AnyRow) -> UsageRecord:
-    written = max(0, row.completion_tokens - row.answers)
+    answers, written = max(1, row.answers), max(1, row.completion_tokens - row.answers)
     return UsageRecord(
         day=row.day,
         tenant=row.tenant,
@@ -72,8 +73,9 @@ def _record(row: AnyRow) -> UsageRecord:
             prompt_tokens=row.prompt_tokens,
             cached_tokens=row.cached_tokens,
             completion_tokens=row.completion_tokens,
-            ttft_ms=row.ttft_ms / row.answers if row.answers else 0.0,
-            tpot_ms=row.writing_ms / written if written else 0.0,
+            queue_ms=row.queue_ms / answers,
+            ttft_ms=row.ttft_ms / answers,
+            tpot_ms=row.writing_ms / written,
             cost=row.cost,
         ),
     )

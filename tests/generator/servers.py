@@ -101,7 +101,9 @@ class _Handler(Handler):
                 if number == fault.hang_after:
                     self._wait()
                     return
-                self._event(choices=[{"delta": {"content": piece}}])
+                likely = {"content": [{"token": piece, "logprob": -0.5 * number}]}
+                asked = {"logprobs": likely} if request.get("logprobs") else {}
+                self._event(choices=[{"delta": {"content": piece}, **asked}])
             reason = "length" if len(pieces) >= request["max_tokens"] else "stop"
             self._event(choices=[{"delta": {}, "finish_reason": reason}])
             prompt = sum(len(message["content"].split()) for message in request["messages"])

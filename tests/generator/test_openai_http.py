@@ -385,6 +385,41 @@ async def test_a_tokenizer_of_its_own_counts_without_the_server(
     assert not chat_server.counted
 
 
+# -- how likely, and how long ------------------------------------------------------------------
+
+
+async def test_the_end_says_how_likely_each_token_was_where_it_is_asked(chat_server: ChatServer) -> None:
+    told = end_of(await answer(chat_server, limits=Limits(logprobs=True)))
+    assert [(one.token, one.logprob) for one in told.logprobs] == [("Yes", 0.0), (" [1]", -0.5), (".", -1.0)]
+    assert end_of(await answer(chat_server)).logprobs == []
+    assert "logprobs" not in chat_server.requests[-1]
+
+
+async def test_a_generation_waits_for_its_turn_and_says_how_long(chat_server: ChatServer) -> None:
+    async with opened(chat_server, concurrency=1) as generator:
+        async with aclosing(generator.stream(PROMPT, Limits())) as first:
+            await anext(first)
+            second = asyncio.create_task(collected(generator))
+            await asyncio.sleep(0.2)
+            assert len(chat_server.requests) == 1
+            _ = [item async for item in first]
+        usage = end_of(await second).usage
+    assert usage.ttft_ms > usage.queue_ms > 150
+
+
+async def collected(generator: Generator) -> list[Generated]:
+    return [item async for item in generator.stream(PROMPT, Limits())]
+
+
+async def test_who_waits_too_long_for_a_turn_is_told_that_the_server_is_full(chat_server: ChatServer) -> None:
+    async with opened(chat_server, concurrency=1, first_token_s=0.2) as generator:
+        async with aclosing(generator.stream(PROMPT, Limits())) as first:
+            await anext(first)
+            with pytest.raises(Overloaded, match="1 generations run"):
+                await collected(generator)
+        assert text_of(await collected(generator))
+
+
 # -- questions that lean on a conversation -------------------------------------------------------
 
 

@@ -11,7 +11,15 @@ from retrieval.store.database import Database
 from retrieval.store.usage import Accounts
 
 MAY, JUNE = date(2026, 5, 31), date(2026, 6, 1)
-USED = Usage(prompt_tokens=100, cached_tokens=40, completion_tokens=11, ttft_ms=50.0, tpot_ms=8.0, cost=0.5)
+USED = Usage(
+    prompt_tokens=100,
+    cached_tokens=40,
+    completion_tokens=11,
+    ttft_ms=50.0,
+    tpot_ms=8.0,
+    queue_ms=6.0,
+    cost=0.5,
+)
 
 
 def accounts(db: Database, day: date = MAY) -> Accounts:
@@ -46,6 +54,7 @@ async def test_what_is_used_in_a_day_adds_up_and_times_are_means(db: Database) -
         cached_tokens=40,
         completion_tokens=32,
         ttft_ms=60.0,
+        queue_ms=3.0,
         tpot_ms=(10 * 8.0 + 20 * 5.0) / 30,
         cost=0.75,
     )

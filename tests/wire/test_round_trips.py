@@ -20,6 +20,7 @@ from ragstone.answers import (
     Role,
     Standalone,
     TextDelta,
+    TokenLogprob,
     Turn,
     Usage,
     UsageRecord,
@@ -201,6 +202,7 @@ events = st.one_of(
         completion_tokens=counts,
         ttft_ms=floats,
         tpot_ms=floats,
+        queue_ms=floats,
         cost=st.none() | floats,
     ),
     st.builds(
@@ -214,6 +216,7 @@ events = st.one_of(
         removed_marks=ints32,
         grounded=st.none() | floats,
         ungrounded=st.lists(st.builds(AnswerSpan, start=counts, end=counts), max_size=3).map(tuple),
+        logprobs=st.lists(st.builds(TokenLogprob, token=text, logprob=floats), max_size=3).map(tuple),
         from_cache=st.booleans(),
     ),
 )
@@ -382,6 +385,7 @@ def test_search_results(result: SearchResult) -> None:
         seed=st.none() | st.integers(-(2**63), 2**63 - 1),
         stop=names,
         json_schema=st.none() | st.dictionaries(text, st.integers() | text, min_size=1, max_size=2),
+        logprobs=st.booleans(),
     )
 )
 def test_generations(generation: Generation) -> None:
@@ -421,6 +425,7 @@ def test_answer_events(event: Any) -> None:
             completion_tokens=counts,
             ttft_ms=floats,
             tpot_ms=floats,
+            queue_ms=floats,
             cost=st.none() | floats,
         ),
     )

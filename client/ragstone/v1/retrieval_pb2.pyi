@@ -249,18 +249,20 @@ class Turn(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Generation(_message.Message):
-    __slots__ = ("max_tokens", "temperature", "seed", "stop", "json_schema")
+    __slots__ = ("max_tokens", "temperature", "seed", "stop", "json_schema", "logprobs")
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     max_tokens: int
     temperature: float
     seed: int
     stop: _containers.RepeatedScalarFieldContainer[str]
     json_schema: str
-    def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ...) -> None: ...
+    logprobs: bool
+    def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ..., logprobs: _Optional[bool] = ...) -> None: ...
 
 class Contexts(_message.Message):
     __slots__ = ("hits", "version", "space", "seq", "degraded", "adapter", "truncation", "standalone")
@@ -315,23 +317,25 @@ class Citation(_message.Message):
     def __init__(self, chunk_id: _Optional[str] = ..., document_id: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., answer_start: _Optional[int] = ..., answer_end: _Optional[int] = ..., quote: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms", "tpot_ms", "cost")
+    __slots__ = ("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms", "tpot_ms", "cost", "queue_ms")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TTFT_MS_FIELD_NUMBER: _ClassVar[int]
     TPOT_MS_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     ttft_ms: float
     tpot_ms: float
     cost: float
-    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., ttft_ms: _Optional[float] = ..., tpot_ms: _Optional[float] = ..., cost: _Optional[float] = ...) -> None: ...
+    queue_ms: float
+    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., ttft_ms: _Optional[float] = ..., tpot_ms: _Optional[float] = ..., cost: _Optional[float] = ..., queue_ms: _Optional[float] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "timings_ms", "answered_by", "model", "passed_over", "template", "removed_marks", "grounded", "ungrounded", "from_cache")
+    __slots__ = ("finish_reason", "timings_ms", "answered_by", "model", "passed_over", "template", "removed_marks", "grounded", "ungrounded", "from_cache", "logprobs")
     class TimingsMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +353,7 @@ class Done(_message.Message):
     GROUNDED_FIELD_NUMBER: _ClassVar[int]
     UNGROUNDED_FIELD_NUMBER: _ClassVar[int]
     FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     timings_ms: _containers.ScalarMap[str, float]
     answered_by: str
@@ -359,7 +364,16 @@ class Done(_message.Message):
     grounded: float
     ungrounded: _containers.RepeatedCompositeFieldContainer[AnswerSpan]
     from_cache: bool
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., answered_by: _Optional[str] = ..., model: _Optional[str] = ..., passed_over: _Optional[_Iterable[str]] = ..., template: _Optional[str] = ..., removed_marks: _Optional[int] = ..., grounded: _Optional[float] = ..., ungrounded: _Optional[_Iterable[_Union[AnswerSpan, _Mapping]]] = ..., from_cache: _Optional[bool] = ...) -> None: ...
+    logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., answered_by: _Optional[str] = ..., model: _Optional[str] = ..., passed_over: _Optional[_Iterable[str]] = ..., template: _Optional[str] = ..., removed_marks: _Optional[int] = ..., grounded: _Optional[float] = ..., ungrounded: _Optional[_Iterable[_Union[AnswerSpan, _Mapping]]] = ..., from_cache: _Optional[bool] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+
+class TokenLogprob(_message.Message):
+    __slots__ = ("token", "logprob")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    logprob: float
+    def __init__(self, token: _Optional[str] = ..., logprob: _Optional[float] = ...) -> None: ...
 
 class AnswerSpan(_message.Message):
     __slots__ = ("start", "end")

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", many, nullable=False),
         sa.Column("cached_tokens", many, nullable=False),
         sa.Column("completion_tokens", many, nullable=False),
+        sa.Column("queue_ms", sa.Float(), nullable=False),
         sa.Column("ttft_ms", sa.Float(), nullable=False),
         sa.Column("writing_ms", sa.Float(), nullable=False),
         sa.Column("cost", sa.Float()),
