@@ -16,12 +16,22 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from generator.base import Delta, End, Generated, Generator, Limits, Passage, Prompt, Quote
+from generator.base import (
+    Condenser,
+    Delta,
+    End,
+    Generated,
+    Generator,
+    Limits,
+    Passage,
+    Prompt,
+    Quote,
+)
 from generator.circuit import Circuit
 from generator.extractive import ExtractiveGenerator
 from generator.fallback import Candidate, FallbackGenerator
 from generator.registry import open_generator
-from ragstone.answers import FinishReason
+from ragstone.answers import FinishReason, Role, Turn
 from ragstone.errors import BackendUnavailable, InvalidArgument
 from tests.vllm.conftest import MakeVllmServer
 from tests.vllm.server import VllmServer
@@ -109,6 +119,25 @@ async def test_an_answer_in_a_schema_is_json_that_fits(vllm_server: VllmServer) 
 async def test_a_schema_that_is_none_is_refused_with_vllms_words(vllm_server: VllmServer) -> None:
     with pytest.raises(InvalidArgument, match="no such type"):
         await answer(vllm_server, json_schema={"type": "no such type"})
+
+
+async def test_a_model_says_how_likely_each_of_its_tokens_was(vllm_server: VllmServer) -> None:
+    end = end_of(await answer(vllm_server, max_tokens=6, logprobs=True, extra={"ignore_eos": True}))
+    assert len(end.logprobs) == 6
+    assert all(one.logprob <= 0 for one in end.logprobs)
+    assert end_of(await answer(vllm_server)).logprobs == []
+
+
+async def test_a_model_makes_a_question_stand_alone(vllm_server: VllmServer) -> None:
+    history = (Turn(role=Role.USER, text=PROMPT.question), Turn(role=Role.ASSISTANT, text="At dusk."))
+    leaning = Prompt(question="And in winter?", passages=(), history=history)
+    pattern = {"structured_outputs": {"regex": r"When is the lamp lit in winter\?"}}
+    async with opened(vllm_server, extra=pattern) as generator:
+        assert isinstance(generator, Condenser)
+        condensed = await generator.condense(leaning)
+    assert condensed is not None
+    assert (condensed.text, condensed.model) == ("When is the lamp lit in winter?", vllm_server.model)
+    assert condensed.usage.prompt_tokens > 0
 
 
 async def test_passages_beyond_the_context_are_left_out(vllm_server: VllmServer) -> None:
