@@ -86,8 +86,10 @@ class PromptBuilder:
         closing = self._closing(prompt)
         unique = _without_repeats(prompt.passages)
         texts = {index: neutral(prompt.passages[index].text) for index in unique}
-        blocks = [self._passage(n, prompt.passages[i], texts[i]) for n, i in enumerate(unique, start=1)]
-        fixed, *sizes = await _sizes(count, [self._system, closing], blocks, budget_tokens)
+        blocks = {
+            (n, i): self._passage(n, prompt.passages[i], texts[i]) for n, i in enumerate(unique, start=1)
+        }
+        fixed, *sizes = await _sizes(count, [self._system, closing], [*blocks.values()], budget_tokens)
         left = budget_tokens - fixed
         if left <= 0:
             raise InvalidArgument.at(
@@ -114,7 +116,9 @@ class PromptBuilder:
         if sorted(sent) != sorted(kept):
             raise Internal(f"passages {list(kept)} were put into the order {sent}")
         shown = [
-            self._passage(number, prompt.passages[index], texts[index][: kept[index]])
+            blocks[number, index]
+            if (number, index) in blocks and kept[index] == len(texts[index])
+            else self._passage(number, prompt.passages[index], texts[index][: kept[index]])
             for number, index in enumerate(sent, start=1)
         ]
         return Rendered(
