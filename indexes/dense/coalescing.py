@@ -23,6 +23,9 @@ _MOST_QUERIES: Final = 64
 """In one call: so that the first of a batch does not wait long for its last."""
 _HASTE_S: Final = 500e-6
 """The way to another thread and back costs about as much (measured, on two busy cores)."""
+_ALONE_S: Final = 2e-3
+"""Of a search that is the first in its turn of the event loop: where cores are busy, one time in a hundred
+another thread would begin, and wake the loop again, later than that (measured)."""
 _TURN_S: Final = 1e-3
 """Between two turns of the event loop no more than this is spent on hasty searches."""
 _WEIGHT: Final = 0.2
@@ -56,13 +59,15 @@ class Coalescer(Generic[_Q]):
     """Runs searches on up to ``threads`` threads of ``executor``. Belongs to one event loop.
 
     Queries with equal questions share a call. While no thread is busy, a search that takes less time than
-    the way to a thread runs at once, in the event loop's own.
+    the way to a thread runs at once, in the event loop's own; so does a longer one that is ``alone``, which
+    has no part in another lane to run beside.
     """
 
-    def __init__(self, run: Run[_Q], executor: Executor, *, threads: int) -> None:
+    def __init__(self, run: Run[_Q], executor: Executor, *, threads: int, alone: bool) -> None:
         self._run = run
         self._executor = executor
         self._threads = threads
+        self._alone = alone
         self._spent_s = 0.0
         """On searches at once, in this turn of the event loop."""
         self._idle = threads
@@ -77,7 +82,7 @@ class Coalescer(Generic[_Q]):
         spends no time of its own that would tell. A caller that is cancelled disturbs no other.
         """
         quiet = self._idle == self._threads
-        if quiet and pace is not None and len(queries) * pace.query_s < _HASTE_S:
+        if quiet and pace is not None and len(queries) * pace.query_s < self._patience_s:
             return await self._at_once(queries, question, pace)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(queries, question, pace, loop.create_future())
@@ -98,6 +103,11 @@ class Coalescer(Generic[_Q]):
         answer = self._timed(queries, question, pace)
         self._spent_s += len(queries) * pace.query_s
         return answer
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a search may hold up the event loop: others of the same turn had better run beside it."""
+        return _ALONE_S if self._alone and not self._spent_s else _HASTE_S
 
     def _begin_turn(self) -> None:
         self._spent_s = 0.0

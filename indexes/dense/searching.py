@@ -100,7 +100,9 @@ class Searches:
         return merge(found, len(queries), question.k)
 
     def _lane(self, shard: int, pool: Executor, threads: int) -> Coalescer[Question]:
-        return Coalescer(partial(self._search_shard, shard), pool, threads=threads)
+        return Coalescer(
+            partial(self._search_shard, shard), pool, threads=threads, alone=len(self._shards) == 1
+        )
 
     def _search_shard(self, shard: int, queries: Vectors, asked: Question) -> Neighbours:
         return asked.view.search(shard, queries, asked.k, asked.allow, asked.params, self._metric)

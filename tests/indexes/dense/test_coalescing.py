@@ -43,7 +43,7 @@ def query(*values: float) -> Vectors:
 
 
 async def test_each_caller_gets_its_own_rows(pool: ThreadPoolExecutor) -> None:
-    coalescer = Coalescer(Echo(), pool, threads=2)
+    coalescer = Coalescer(Echo(), pool, threads=2, alone=False)
     answers = await asyncio.gather(*(coalescer.search(query(i, i + 0.5), 3, Pace()) for i in range(50)))
     assert [answer.keys.tolist() for answer in answers] == [[[i] * 3] * 2 for i in range(50)]
 
@@ -51,7 +51,7 @@ async def test_each_caller_gets_its_own_rows(pool: ThreadPoolExecutor) -> None:
 async def test_searches_that_arrive_during_a_call_share_the_next_one(pool: ThreadPoolExecutor) -> None:
     echo = Echo()
     echo.may_run.clear()
-    coalescer = Coalescer(echo, pool, threads=1)
+    coalescer = Coalescer(echo, pool, threads=1, alone=False)
     tasks = [asyncio.create_task(coalescer.search(query(0), 1, Pace()))]
     await asyncio.sleep(0.05)
     tasks += [asyncio.create_task(coalescer.search(query(i), 1, Pace())) for i in range(1, 9)]
@@ -62,7 +62,7 @@ async def test_searches_that_arrive_during_a_call_share_the_next_one(pool: Threa
 
 
 async def test_different_questions_do_not_share_a_call(pool: ThreadPoolExecutor) -> None:
-    coalescer = Coalescer(echo := Echo(), pool, threads=1)
+    coalescer = Coalescer(echo := Echo(), pool, threads=1, alone=False)
     answers = await asyncio.gather(*(coalescer.search(query(k), k, Pace()) for k in (1, 2, 3, 1)))
     assert [answer.keys.shape[1] for answer in answers] == [1, 2, 3, 1]
     assert sorted(echo.calls) in ([1, 1, 1, 1], [1, 1, 2])
@@ -75,17 +75,35 @@ async def test_searches_that_turn_out_short_need_no_thread(pool: ThreadPoolExecu
         threads.add(threading.get_ident())
         return Echo()(queries, k)
 
-    coalescer = Coalescer(run, pool, threads=1)
+    coalescer = Coalescer(run, pool, threads=1, alone=False)
     pace = Pace()
     for _ in range(50):
         await coalescer.search(query(1), 1, pace)
     assert threading.get_ident() in threads
 
 
+@pytest.mark.parametrize(("alone", "expected"), [(True, [True, False]), (False, [False, False])])
+async def test_a_longer_search_needs_no_thread_when_it_is_alone_and_first_in_its_turn(
+    alone: bool, expected: list[bool], pool: ThreadPoolExecutor
+) -> None:
+    threads: dict[int, int] = {}
+
+    def run(queries: Vectors, k: int) -> Neighbours:
+        threads[int(queries[0, 0])] = threading.get_ident()
+        return Echo()(queries, k)
+
+    coalescer = Coalescer(run, pool, threads=1, alone=alone)
+    paces = [Pace(), Pace()]
+    for pace in paces:
+        pace.learn(1e-3)
+    await asyncio.gather(*(coalescer.search(query(i), 1, paces[i]) for i in range(2)))
+    assert [threads[i] == threading.get_ident() for i in range(2)] == expected
+
+
 async def test_a_cancelled_caller_disturbs_no_other(pool: ThreadPoolExecutor) -> None:
     echo = Echo()
     echo.may_run.clear()
-    coalescer = Coalescer(echo, pool, threads=1)
+    coalescer = Coalescer(echo, pool, threads=1, alone=False)
     tasks = [asyncio.create_task(coalescer.search(query(i), 1, Pace())) for i in range(10)]
     await asyncio.sleep(0.01)
     for task in tasks[::2]:
@@ -98,7 +116,7 @@ async def test_a_cancelled_caller_disturbs_no_other(pool: ThreadPoolExecutor) ->
 
 
 async def test_an_error_reaches_its_callers_and_the_next_search_works(pool: ThreadPoolExecutor) -> None:
-    coalescer = Coalescer(Echo(), pool, threads=1)
+    coalescer = Coalescer(Echo(), pool, threads=1, alone=False)
     with pytest.raises(ArithmeticError):
         await coalescer.search(query(-1), 1, Pace())
     answer = await coalescer.search(query(1), 1, Pace())
@@ -112,7 +130,7 @@ async def test_what_may_wait_for_a_device_never_runs_on_the_event_loop(pool: Thr
         threads.add(threading.get_ident())
         return Echo()(queries, k)
 
-    coalescer = Coalescer(run, pool, threads=2)
+    coalescer = Coalescer(run, pool, threads=2, alone=False)
     for i in range(50):
         await coalescer.search(query(i), 1, None)
     assert threading.get_ident() not in threads
