@@ -102,6 +102,7 @@ class Condensed:
     """A question that stands alone."""
 
     text: str
+    """Empty where nothing came of it."""
     usage: Usage
     model: str
     """What wrote it, in its own name."""
@@ -140,7 +141,7 @@ class Condenser(Protocol):
     async def condense(
         self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
     ) -> Condensed | None:
-        """The question of ``prompt`` with what it refers to in ``history``; None where nothing came of it.
+        """The question of ``prompt`` with what it refers to in ``history``; None where nobody was asked.
 
         Raises as ``Generator.stream`` does.
         """

@@ -57,22 +57,14 @@ class TokenUsage(BaseModel):
         return 0 if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
 
 
-class _Token(BaseModel):
-    token: str
-    logprob: float
-
-
-class _Logprobs(BaseModel):
-    content: list[_Token] | None = None
-
-
 class _Delta(BaseModel):
     content: str | None = None
 
 
 class _Choice(BaseModel):
     delta: _Delta = Field(default_factory=_Delta)
-    logprobs: _Logprobs | None = None
+    logprobs: Any = None
+    """As OpenAI has them; of no interest, whatever its form, where nobody asked."""
     finish_reason: str | None = None
 
 
@@ -89,12 +81,12 @@ class ChatChunk(BaseModel):
 
     @property
     def logprobs(self) -> list[TokenLogprob]:
-        """How likely its tokens were, where that was asked."""
+        """How likely its tokens were, where the server tells."""
+        told = [choice.logprobs for choice in self.choices if isinstance(choice.logprobs, dict)]
         return [
-            TokenLogprob(token=one.token, logprob=one.logprob)
-            for choice in self.choices
-            if choice.logprobs is not None
-            for one in choice.logprobs.content or ()
+            TokenLogprob(token=str(one.get("token", "")), logprob=float(one.get("logprob") or 0.0))
+            for content in told
+            for one in content.get("content") or ()
         ]
 
     @property

@@ -21,9 +21,14 @@ class Circuit:
         self._open_until_s = float("-inf")
         self._reason = ""
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is wrong: for calls that are not to be the one that tries."""
+        return self._in_a_row < self._limit
+
     def refusal(self) -> str | None:
         """Why no call may go through now; None lets this one through."""
-        if self._in_a_row < self._limit:
+        if self.closed:
             return None
         left_s = self._open_until_s - self._clock()
         if left_s <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -20,6 +21,9 @@ _TURNS: Final = 6
 """What a question refers to was said lately."""
 _CHARS: Final = 1_000
 """Of each turn, its beginning."""
+_LONGEST: Final = 300
+"""Characters of a question: a good half of what ``LIMITS`` lets a model write."""
+_THOUGHTS: Final = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _QUOTES: Final = "\"'“”„‘’«» "
 
 
@@ -37,10 +41,19 @@ def condensing_messages(prompt: Prompt) -> Sequence[Message]:
     return Message(role="system", content=system), Message(role="user", content=closing)
 
 
+def may_be_condensed(question: str) -> bool:
+    """Whether a model could write it anew on one line, within ``LIMITS``; a longer one says enough itself."""
+    return len(question) <= _LONGEST and len(question.splitlines()) == 1
+
+
 def condensed(answer: str) -> str:
-    """The question in what a model wrote: its first line that says something; empty where there is none."""
-    lines = (line.strip(_QUOTES) for line in answer.splitlines())
-    return next((line for line in lines if any(char.isalnum() for char in line)), "")
+    """The question in what a model wrote; empty where there is none.
+
+    That is the first line that says something, behind what a model thinks aloud and what announces it.
+    """
+    said = _THOUGHTS.sub("", answer)
+    lines = (line.strip(_QUOTES) for line in said.splitlines())
+    return next((line for line in lines if any(map(str.isalnum, line)) and not line.endswith(":")), "")
 
 
 @cache

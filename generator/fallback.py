@@ -99,26 +99,31 @@ class FallbackGenerator:
     async def condense(
         self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
     ) -> Condensed | None:
-        """The first that can does it: None where none does. Each but the last has half of the time."""
+        """The first that can does it, else what the last one came to; all but the last have half of the time.
+
+        What is short and may fail without harm closes no circuit, and tries no open one.
+        """
         able = [(c, c.generator) for c in self._for(prompt.tenant) if isinstance(c.generator, Condenser)]
         end_s = None if deadline_s is None else monotonic() + deadline_s
+        question: Condensed | None = None
         for candidate, generator in able:
-            if candidate.circuit.refusal() is not None:
+            if not candidate.circuit.closed:
                 continue
             left_s = None if end_s is None else end_s - monotonic()
             if left_s is not None and candidate is not able[-1][0]:
                 left_s *= _FIRST_SHARE
             try:
-                question = await generator.condense(prompt, cache_salt=cache_salt, deadline_s=left_s)
+                made = await generator.condense(prompt, cache_salt=cache_salt, deadline_s=left_s)
             except (*_PASSED_OVER, DeadlineExceeded) as exc:
                 log.warning("condenser_passed_over", generator=candidate.name, error=exc.message)
                 if isinstance(exc, BackendUnavailable):
                     candidate.circuit.failed(exc.message)
                 continue
-            candidate.circuit.answered()
-            if question is not None:
-                return replace(question, answered_by=candidate.name)
-        return None
+            if made is not None:
+                question = replace(made, answered_by=candidate.name)
+                if made.text:
+                    break
+        return question
 
     def _for(self, tenant: str) -> Sequence[Candidate]:
         return [c for c in self._candidates if not c.tenants or tenant in c.tenants]

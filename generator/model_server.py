@@ -109,7 +109,7 @@ class ModelServer:
             chunks = chat_chunks(response)
             # The first event has only the role: a server that dies before the first token may be tried again.
             async for chunk in chunks:
-                if chunk.text or chunk.finish_reason or chunk.usage:
+                if chunk.text or chunk.logprobs or chunk.finish_reason or chunk.usage:
                     return Begun(response, chunk, chunks)
             raise BackendUnavailable(f"{self.url} answered nothing")
         except BaseException:

@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from generator.base import Condensed, End, Generated, Generator, Limits, Passage, Prompt
 from generator.chat_api import ChatChunk, Served, TokenUsage
 from generator.citations import CitationParser
-from generator.condensing import LIMITS, condensed, condensing_messages
+from generator.condensing import LIMITS, condensed, condensing_messages, may_be_condensed
 from generator.counting import LocalCounter, load_tokenizer
 from generator.model_server import ModelServer, within
 from generator.options import parse_options
@@ -143,14 +143,10 @@ class OpenAIGenerator:
         for a question that does not fit and a schema that the server refuses; Overloaded; FailedPrecondition
         when the server refuses the caller; BackendUnavailable when it does not answer, or breaks off.
         """
-        if self._client.is_closed:
-            raise BackendUnavailable("the generator is closed")
-        if deadline_s is not None and deadline_s <= 0:
-            raise DeadlineExceeded("no time is left for an answer")
+        end_s = self._end(deadline_s)
         if not any(passage.text.strip() for passage in prompt.passages):
             yield End(finish_reason=FinishReason.NO_EVIDENCE, usage=Usage())
             return
-        end_s = None if deadline_s is None else monotonic() + deadline_s
         server = await self._live(end_s)
         served = await server.served()
         async with self._slot(end_s) as queue_s:
@@ -183,11 +179,13 @@ class OpenAIGenerator:
         self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
     ) -> Condensed | None:
         """The question as the model puts it, so that it stands alone. Raises as ``stream`` does."""
-        end_s = None if deadline_s is None else monotonic() + deadline_s
+        if not may_be_condensed(prompt.question):
+            return None
+        end_s = self._end(deadline_s)
         server = await self._live(end_s)
         served = await server.served()
         body = self._body(condensing_messages(prompt), LIMITS, served, cache_salt)
-        text, usage = "", TokenUsage()
+        text, usage, reason = "", TokenUsage(), None
         async with self._slot(end_s) as queue_s:
             times = _Times(queue_s)
             async with aclosing(self._chunks(body, server.url, end_s)) as chunks:
@@ -195,9 +193,8 @@ class OpenAIGenerator:
                     times.see(chunk)
                     text += chunk.text
                     usage = chunk.usage or usage
-        question = condensed(text)
-        if not question:
-            return None
+                    reason = chunk.finish_reason or reason
+        question = "" if reason == "length" else condensed(text)
         return Condensed(text=question, usage=times.usage(usage), model=served.name)
 
     async def close(self) -> None:
@@ -205,6 +202,14 @@ class OpenAIGenerator:
         await self._client.aclose()
 
     # -- what is sent ------------------------------------------------------------------------------
+
+    def _end(self, deadline_s: float | None) -> float | None:
+        """The monotonic second of the deadline. Raises BackendUnavailable, DeadlineExceeded."""
+        if self._client.is_closed:
+            raise BackendUnavailable("the generator is closed")
+        if deadline_s is not None and deadline_s <= 0:
+            raise DeadlineExceeded("no time is left for an answer")
+        return None if deadline_s is None else monotonic() + deadline_s
 
     @asynccontextmanager
     async def _slot(self, end_s: float | None) -> AsyncIterator[float]:
@@ -225,7 +230,7 @@ class OpenAIGenerator:
 
     async def _live(self, end_s: float | None) -> ModelServer:
         """A replica that says what it serves. Raises what the last one raises."""
-        servers = sorted(self._servers.values(), key=lambda server: server.down)
+        servers = sorted(self._servers.values(), key=lambda server: (server.down, server.in_flight))
         for server in servers:
             try:
                 return await within(self._meet(server), end_s, self._options.first_token_s, server.url)

@@ -11,9 +11,17 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -83,6 +91,13 @@ class AuthSettings(BaseModel, frozen=True, extra="forbid"):
     """Tenant -> its token."""
     operators: tuple[str, ...] = ()
     """Tenants that see what every tenant uses."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        unknown = sorted(set(self.operators) - self.tokens.keys())
+        if unknown:
+            raise ValueError(f"operators names {', '.join(unknown)}, who have no token in tokens")
+        return self
 
 
 class GeneratorSettings(BaseModel, frozen=True, extra="forbid"):

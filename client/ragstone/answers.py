@@ -83,11 +83,11 @@ class Usage:
     """Of the prompt: those that the generator had in its cache."""
     completion_tokens: int = 0
     ttft_ms: float = 0.0
-    """From the request to the generator to the first piece of text."""
+    """From the call of the generator to the first piece of text."""
     tpot_ms: float = 0.0
     """From one token to the next, on average."""
     queue_ms: float = 0.0
-    """Before the request went to the generator, while as many as may ran; a part of ``ttft_ms``."""
+    """Of ``ttft_ms``, while as many generations ran as may."""
     cost: float | None = None
     """By the server's price table; None where it has no price for the model."""
 

@@ -27,7 +27,7 @@ _ALONE_S: Final = 2e-3
 """Of a search that is the first in its turn of the event loop: where cores are busy, one time in a hundred
 another thread would begin, and wake the loop again, later than that (measured)."""
 _TURN_S: Final = 1e-3
-"""Between two turns of the event loop no more than this is spent on hasty searches."""
+"""Between two turns of the event loop no hasty search begins once this was spent on others."""
 _WEIGHT: Final = 0.2
 """Of the newest call in the moving average of what a query takes."""
 

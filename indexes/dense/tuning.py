@@ -59,7 +59,7 @@ def tune(
     order: Rows | None = None,
     placed: PlacedStructure | None = None,
 ) -> Tuned:
-    """Recall@10 and time of every effort, and the cheapest effort that reaches ``target``.
+    """Recall@10 and time of some efforts, and the cheapest of them that reaches ``target``.
 
     The rows ``asked`` of ``vectors`` ask for their neighbours, themselves left out. A graph finds the
     neighbours of its own nodes more easily than those of a new vector, so its builder leaves them out of it

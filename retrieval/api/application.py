@@ -256,7 +256,10 @@ class Application(Protocol):
     async def usage(
         self, *, tenant: str, first_day: date | None, last_day: date | None
     ) -> Sequence[UsageRecord]:
-        """What a tenant's answers took of generators, newest day first; every tenant's for an operator."""
+        """What a tenant's answers took of generators, newest day first; every tenant's for an operator.
+
+        Raises InvalidArgument for a first day after the last one.
+        """
         ...
 
     async def info(self) -> ServerInfo:

@@ -31,7 +31,7 @@ class RetrievalServicer:
             "Answer": edge.stream(pb.AnswerRequest, self.answer),
             "Embed": edge.unary(pb.EmbedRequest, self.embed),
             "Rerank": edge.unary(pb.RerankRequest, self.rerank),
-            "ListUsage": edge.unary(pb.ListUsageRequest, self.list_usage, admit=False),
+            "ListUsage": edge.unary(pb.ListUsageRequest, self.list_usage),
             "GetInfo": edge.unary(pb.GetInfoRequest, self.get_info, admit=False),
         }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, Unpack
 
 import structlog
 
@@ -22,7 +23,7 @@ from retrieval.query.conversation import standalone
 from retrieval.query.deadlines import Deadline
 from retrieval.query.grounding import Grounding, ground
 from retrieval.query.search import Searcher
-from retrieval.store.usage import Accounts
+from retrieval.store.usage import Accounts, Used
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.snapshots import OpenCollection
 
@@ -54,6 +55,7 @@ class Answerer:
         self._cache = AnswerCache(settings.kept)
         self._metrics = metrics
         self._accounts = accounts
+        self._accounting: set[asyncio.Task[None]] = set()
 
     async def answer(
         self, collection: OpenCollection, question: Question, *, tenant: str = "", deadline_s: float | None
@@ -103,8 +105,7 @@ class Answerer:
                         citations.append(_citation(item, prompt.passages))
                         yield citations[-1]
                     case End():
-                        usage = await self._account(item, tenant)
-                        yield _sum(usage, condensing)
+                        yield _sum(self._account(item, tenant), condensing)
                         done = _done(item, watch)
                         if limits.json_schema is None:
                             grounding = await self._ground(collection, text, citations, tenant, deadline)
@@ -112,12 +113,16 @@ class Answerer:
                         self._cache.put(prompt, limits, Answered(text=text, citations=citations, done=done))
                         yield done
 
+    async def close(self) -> None:
+        """Wait until all that was used is put down."""
+        await asyncio.gather(*self._accounting, return_exceptions=True)
+
     async def _standalone(
         self, question: Question, tenant: str, deadline: Deadline
     ) -> tuple[Standalone | None, Usage | None]:
         """What to search for, where that is not the question itself, and what a generator took to say so."""
         asked, left_s = question.query.text, deadline.remaining_s()
-        patience_s = self._settings.condense_s
+        patience_s, usage = self._settings.condense_s, None
         if left_s is not None:
             patience_s = min(patience_s, _CONDENSING_SHARE * left_s)
         if patience_s > 0 and isinstance(self._generator, Condenser):
@@ -127,10 +132,12 @@ class Answerer:
                     prompt, cache_salt=self._salt(tenant), deadline_s=patience_s
                 )
                 if condensed is not None:
-                    usage = await self._account(condensed, tenant)
-                    return Standalone(text=condensed.text, condensed_by=condensed.answered_by), usage
+                    usage = self._account(condensed, tenant)
+                if condensed is not None and condensed.text:
+                    whole = Standalone(text=condensed.text, condensed_by=condensed.answered_by)
+                    return (None if whole.text == asked else whole), usage
         by_rule = standalone(asked, question.history)
-        return (None if by_rule == asked else Standalone(text=by_rule)), None
+        return (None if by_rule == asked else Standalone(text=by_rule)), usage
 
     def _limits(self, generation: Generation) -> Limits:
         return Limits(
@@ -146,19 +153,26 @@ class Answerer:
         """The same for a tenant's requests, and of no use for guessing another's."""
         return hmac.digest(self._salt_key, tenant.encode(), "sha256").hex()
 
-    async def _account(self, made: End | Condensed, tenant: str) -> Usage:
-        """What was made, with its cost: counted and put down."""
+    def _account(self, made: End | Condensed, tenant: str) -> Usage:
+        """What was made, with its cost: counted, and put down while the answer goes on."""
         usage = replace(made.usage, cost=self._cost(made.model, made.usage))
         generator, answers = made.answered_by or made.model, int(isinstance(made, End))
         self._metrics.generated(generator, tenant, usage, answers=answers)
+        task = asyncio.create_task(
+            self._put_down(tenant=tenant, generator=generator, model=made.model, usage=usage, answers=answers)
+        )
+        self._accounting.add(task)
+        task.add_done_callback(self._accounting.discard)
+        return usage
+
+    async def _put_down(self, **used: Unpack[Used]) -> None:
         try:
-            await self._accounts.add(
-                tenant=tenant, generator=generator, model=made.model, usage=usage, answers=answers
-            )
+            await self._accounts.add(**used)
         except RagstoneError as exc:
             # Whoever asked has the answer: it is not to fail for a row of an account.
-            log.warning("usage_not_kept", tenant=tenant, generator=generator, error=exc.message)
-        return usage
+            log.warning(
+                "usage_not_kept", tenant=used["tenant"], generator=used["generator"], error=exc.message
+            )
 
     def _cost(self, model: str, used: Usage) -> float | None:
         price = self._settings.prices.get(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.sql.functions import coalesce
@@ -19,6 +19,16 @@ _usage = schema.generation_usage
 _KEY: Final = ("day", "tenant", "generator", "model")
 
 
+class Used(TypedDict):
+    """What is put down; ``answers`` is 0 for what is only a part of one."""
+
+    tenant: str
+    generator: str
+    model: str
+    usage: Usage
+    answers: int
+
+
 class Accounts:
     """The accounts of all tenants. Days are those of UTC."""
 
@@ -26,9 +36,15 @@ class Accounts:
         self._db = db
         self._clock = clock
 
-    async def add(self, *, tenant: str, generator: str, model: str, usage: Usage, answers: int) -> None:
-        """Put what was used down for today; ``answers`` is 0 for what is only a part of one."""
-        key = dict(zip(_KEY, (self._clock().date(), tenant, generator, model), strict=True))
+    async def add(self, **put: Unpack[Used]) -> None:
+        """Put what was used down for today."""
+        usage, answers = put["usage"], put["answers"]
+        key = {
+            "day": self._clock().date(),
+            "tenant": put["tenant"],
+            "generator": put["generator"],
+            "model": put["model"],
+        }
         used = {
             "answers": answers,
             "prompt_tokens": usage.prompt_tokens,

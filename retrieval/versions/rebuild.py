@@ -199,12 +199,13 @@ class Rebuilds:
 
     async def count(self, snapshot: Snapshot) -> tuple[Gate, ...]:
         """Whether a version has every chunk that was live where it stands."""
+        counted = await gates.count(snapshot, chunks=self._sources.chunks)
         for _ in range(_ATTEMPTS):
-            counted = await gates.count(snapshot, chunks=self._sources.chunks)
             if all(gate.passed for gate in counted):
                 break
             # A difference may be a deletion that the version, reading of the past, has heard of too early.
             await snapshot.applier.reach(await self._sources.journal.head(snapshot.version.collection_id))
+            counted = await gates.count(snapshot, chunks=self._sources.chunks)
         return counted
 
     async def _give_up(

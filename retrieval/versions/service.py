@@ -151,11 +151,10 @@ class Versions:
         if not force:
             require_passed(name, measured)
         detail = {"gates": [as_json(gate) for gate in measured], "forced": force}
-        # While it is far behind, the other one goes on.
-        await opened.overtaken_by(follower)
+        # While it is far behind, nobody else is to wait for it.
+        await follower.catch_up_with(opened.serving)
         # A caller that leaves between the two would leave catalog and requests with different versions.
         await asyncio.shield(asyncio.create_task(self._switch(opened, before, row, follower, detail)))
-        log.info("version_promoted", collection=collection, version=name, forced=force)
         return await self.get(collection, name)
 
     async def compare(
@@ -262,7 +261,9 @@ class Versions:
         """
         opened, row = await self._of(collection, name)
         require(Action.DELETE, name, row.state)
-        await self._catalog.set_state(row.id, State.DELETED, expect=row.state)
+        # Not between a promotion's two steps, when this version may be the one that answers still.
+        async with self._switching:
+            await self._catalog.set_state(row.id, State.DELETED, expect=row.state)
         await self._rest(opened, row)
         del opened.resting[row.id]
         self._reembedding.forget(row.id)
@@ -288,11 +289,12 @@ class Versions:
         follower: OpenVersion,
         detail: Mapping[str, Any],
     ) -> None:
-        async with self._switching:
+        async with self._switching, opened.succession(follower):
             opened.row = await self._catalog.promote(before, row.id, expect=row.state, detail=detail)
-            await opened.serve(follower)
+            opened.serving = follower
             # All of it: what was seen of others was beside the version that serves no longer.
             self._traffic.end(opened)
+        log.info("version_promoted", collection=opened.row.name, version=row.name, forced=detail["forced"])
 
     async def _equal(self, opened: OpenCollection, version: VersionRow) -> VersionRow | None:
         """Another version of the same recipe that serves soon."""

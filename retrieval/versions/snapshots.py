@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,8 +16,8 @@ from retrieval.versions.parts import Parts
 from retrieval.versions.recording import Recording
 from retrieval.versions.routing import CollectionTraffic
 
-_PATIENCE_S: Final = 1.0
-"""With a version that the catalog has serve already."""
+_PATIENCE_S: Final = 10.0
+"""With a version that is to serve next; while it is awaited, so is it by writers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,18 @@ class OpenVersion:
             if self._leases == 0:
                 self._idle.set()
 
+    async def catch_up_with(self, other: OpenVersion, *, patience_s: float | None = None) -> None:
+        """Return when this version sees all that ``other`` sees now. Raises FailedPrecondition."""
+        own, wanted = self.snapshot.applier, other.snapshot.applier.progress.applied_seq
+        try:
+            async with asyncio.timeout(patience_s):
+                await own.reach(wanted)
+        except TimeoutError as exc:
+            name, reached = self.snapshot.version.name, own.progress.applied_seq
+            raise FailedPrecondition(
+                f"version {name} is at seq {reached} of {wanted}: promote it when it has caught up"
+            ) from exc
+
     async def close(self) -> None:
         """Refuse new leases, wait for the last one to end, then stop following and close the indexes."""
         self._retired = True
@@ -73,6 +85,8 @@ class OpenCollection:
         self.row = row
         self.serving = serving
         """Replaced by a promotion, at once for all later requests."""
+        self.successor: OpenVersion | None = None
+        """What a promotion that is under way puts in its place."""
         self.followers: dict[int, OpenVersion] = {serving.snapshot.version.id: serving}
         """All open versions, by id."""
         self.resting: dict[int, VersionRow] = {}
@@ -106,28 +120,29 @@ class OpenCollection:
 
         Raises Internal when exactly that step was parked.
         """
-        answering: OpenVersion | None = None
-        while answering is not self.serving:
-            # Another version may be promoted meanwhile, which is not as far yet.
-            answering = self.serving
-            with answering.lease() as snapshot:
+        answering: tuple[OpenVersion, OpenVersion | None] | None = None
+        while answering != (self.serving, self.successor):
+            # A promotion may begin or end meanwhile: the other version may not be as far yet.
+            serving, successor = answering = self.serving, self.successor
+            with serving.lease() as snapshot:
                 await snapshot.applier.wait_for(seq)
+            if successor is not None:
+                with suppress(NotFound), successor.lease() as snapshot:
+                    await snapshot.applier.reach(seq)
 
-    async def serve(self, version: OpenVersion) -> None:
-        """Let ``version`` answer all later requests, once it sees all that the one in its place does.
+    @asynccontextmanager
+    async def succession(self, version: OpenVersion) -> AsyncIterator[None]:
+        """In the block ``version`` may be made the serving one: it sees every write that was acknowledged.
 
-        Where that takes too long a search may miss the newest writes, unless it names their position.
+        Raises FailedPrecondition when it is too far behind.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_S):
-                await self.overtaken_by(version)
-        self.serving = version
-
-    async def overtaken_by(self, version: OpenVersion) -> None:
-        """Return when ``version`` sees all that the serving one does, without a turn of the loop between."""
-        own, other = self.snapshot.applier, version.snapshot.applier
-        while other.progress.applied_seq < own.progress.applied_seq:
-            await other.reach(own.progress.applied_seq)
+        # From here on no write is acknowledged that it lacks; before, none that the serving one lacks.
+        self.successor = version
+        try:
+            await version.catch_up_with(self.serving, patience_s=_PATIENCE_S)
+            yield
+        finally:
+            self.successor = None
 
     def open_version(self, name: str) -> int:
         """The id of an open version. Raises NotFound, FailedPrecondition naming those that are open."""

@@ -329,6 +329,8 @@ class Ragstone:
         self, *, tenant: str, first_day: date | None, last_day: date | None
     ) -> Sequence[UsageRecord]:
         """What answers took of generators."""
+        if first_day is not None and last_day is not None and first_day > last_day:
+            raise InvalidArgument.at("first_day", f"{first_day} is after last_day, {last_day}")
         every = tenant in self._settings.auth.operators
         return await self._accounts.of(None if every else tenant, first=first_day, last=last_day)
 
@@ -353,6 +355,7 @@ class Ragstone:
         await self._rebuilds.close()
         await self._collections.close()
         await self._generator.close()
+        await self._answerer.close()
         await self._opener.close()
         await asyncio.to_thread(self._writer.close)
         await self._database.close()

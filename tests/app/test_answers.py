@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from typing import Any, Final
 
 import pytest
+from pydantic import SecretStr, ValidationError
 
 from ragstone.answers import (
     Citation,
@@ -20,7 +22,7 @@ from ragstone.answers import (
     Usage,
     UsageRecord,
 )
-from ragstone.errors import BackendUnavailable
+from ragstone.errors import BackendUnavailable, InvalidArgument
 from ragstone.types import AnswerEvent, Contexts, Document, Query, Question, Recipe, Wait
 from retrieval.config import AnswerSettings, AuthSettings, GeneratorSettings, Price, Settings
 from retrieval.store.usage import Accounts
@@ -277,6 +279,7 @@ async def test_nothing_found_is_an_outcome_and_no_error(
 
 
 async def used(ragstone: Ragstone, tenant: str = "t") -> Sequence[UsageRecord]:
+    await ragstone._answerer.close()  # what is put down beside the answers
     return await ragstone.usage(tenant=tenant, first_day=None, last_day=None)
 
 
@@ -299,12 +302,25 @@ async def test_what_an_answer_took_is_in_its_tenants_accounts_and_survives_a_res
 async def test_an_operator_sees_every_tenant(
     settings: Settings, metrics: Metrics, chat_server: ChatServer
 ) -> None:
-    settings = settings.model_copy(update={"auth": AuthSettings(operators=("boss",))})
+    settings = settings.model_copy(
+        update={"auth": AuthSettings(tokens={"boss": SecretStr("b")}, operators=("boss",))}
+    )
     async with answering(settings, metrics, model(chat_server)) as ragstone:
         for tenant in ("red", "blue"):
             await events(ragstone, tenant=tenant)
         assert [record.tenant for record in await used(ragstone, "boss")] == ["blue", "red"]
         assert [record.tenant for record in await used(ragstone, "red")] == ["red"]
+
+
+def test_an_operator_has_a_token() -> None:
+    with pytest.raises(ValidationError, match="bos, who have no token"):
+        AuthSettings(tokens={"boss": SecretStr("b")}, operators=("bos",))
+
+
+async def test_accounts_are_not_asked_for_backwards(settings: Settings, metrics: Metrics) -> None:
+    async with answering(settings, metrics, EXTRACTIVE) as ragstone:
+        with pytest.raises(InvalidArgument, match="first_day"):
+            await ragstone.usage(tenant="t", first_day=date(2026, 6, 2), last_day=date(2026, 6, 1))
 
 
 async def test_what_is_given_from_memory_is_in_no_account(

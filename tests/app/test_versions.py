@@ -182,15 +182,15 @@ async def test_an_acknowledged_write_is_found_whichever_version_begins_to_serve(
     monkeypatch.setattr(HashingEmbedder, "embed_passages", late)
     missed: list[str] = []
 
-    async def write() -> None:
+    async def write(own: int) -> None:
         for number in itertools.count():
-            word = f"zq{number}"
+            word = f"zq{own}x{number}"
             await filled.upsert(Document(id=word, text=f"{word} is lit at dusk."))
             result = await filled.search(Query(text=word, mode=Mode.LEXICAL))
             if [hit.document_id for hit in result.hits] != [word]:
                 missed.append(f"{word} in {result.version}")
 
-    writers = [asyncio.create_task(write()) for _ in range(1)]
+    writers = [asyncio.create_task(write(own)) for own in range(4)]
     for name in names:
         await filled.ragstone.promote_version("docs", name, force=True)
         await asyncio.sleep(0.01)

@@ -221,9 +221,11 @@ async def test_the_first_that_can_makes_a_question_stand_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "outcome", [AWAY, Overloaded("full", retry_after_s=1.0), DeadlineExceeded("late"), None]
+    "outcome", ["", AWAY, Overloaded("full", retry_after_s=1.0), DeadlineExceeded("late"), None]
 )
-async def test_one_that_makes_nothing_of_a_question_leaves_it_to_the_next(outcome: Exception | None) -> None:
+async def test_one_that_makes_nothing_of_a_question_leaves_it_to_the_next(
+    outcome: str | Exception | None,
+) -> None:
     failing = Candidate(name="a", generator=Rewriting(outcome))
     assert await condensed(failing, Candidate(name="b", generator=Rewriting("Whole?"))) == ("Whole?", "b")
 
@@ -239,3 +241,18 @@ async def test_one_that_is_left_alone_is_not_asked_to_rewrite_either() -> None:
     generator = FallbackGenerator([Candidate(name="a", generator=away, circuit=circuit)])
     assert [await generator.condense(PROMPT) for _ in range(2)] == [None, None]
     assert away.asked == 1
+
+
+async def test_a_question_that_was_made_to_stand_alone_closes_no_circuit() -> None:
+    circuit = Circuit(failures=2, open_s=60.0)
+    circuit.failed("no first token")
+    generator = FallbackGenerator([Candidate(name="a", generator=Rewriting("Whole?"), circuit=circuit)])
+    assert await generator.condense(PROMPT) is not None
+    circuit.failed("no first token")
+    assert not circuit.closed
+
+
+async def test_what_came_to_nothing_is_told_with_what_it_took() -> None:
+    question = await FallbackGenerator([Candidate(name="a", generator=Rewriting(""))]).condense(PROMPT)
+    assert question is not None
+    assert (question.text, question.answered_by) == ("", "a")

@@ -388,6 +388,16 @@ async def test_a_tokenizer_of_its_own_counts_without_the_server(
 # -- how likely, and how long ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("odd", ["[]", '{"content": null}', '"none"'])
+async def test_a_server_may_say_anything_of_likelihoods_that_nobody_asked_for(
+    odd: str, chat_server: ChatServer
+) -> None:
+    event = f'data: {{"choices": [{{"delta": {{"content": "Yes"}}, "logprobs": {odd}}}]}}\n\ndata: [DONE]\n\n'
+    chat_server.faults.append(Fault(body=event.encode()))
+    items = await answer(chat_server)
+    assert (text_of(items), end_of(items).logprobs) == ("Yes", [])
+
+
 async def test_the_end_says_how_likely_each_token_was_where_it_is_asked(chat_server: ChatServer) -> None:
     told = end_of(await answer(chat_server, limits=Limits(logprobs=True)))
     assert [(one.token, one.logprob) for one in told.logprobs] == [("Yes", 0.0), (" [1]", -0.5), (".", -1.0)]
@@ -444,9 +454,14 @@ async def condense(server: ChatServer, prompt: Prompt = LEANING, **asked: Any) -
     [
         (("When do ferries ", "run in winter?"), "When do ferries run in winter?"),
         (('\n "When do ferries run in winter?"\nThey do', " not."), "When do ferries run in winter?"),
+        (("Here is the question:\n", "Do ferries run in winter?"), "Do ferries run in winter?"),
+        (("<think>\nThe user", " means ferries.\n</think>\n", "Do ferries run?"), "Do ferries run?"),
+        (("...", "\n"), ""),
+        (("<think>What does", " the user mean"), ""),
+        (("word ",) * 200, ""),
     ],
 )
-async def test_the_question_is_the_first_line_that_the_model_writes(
+async def test_the_question_is_the_first_line_that_says_one_of_what_the_model_wrote_to_its_end(
     pieces: tuple[str, ...], expected: str, chat_server: ChatServer
 ) -> None:
     chat_server.say = lambda request: pieces
@@ -456,9 +471,18 @@ async def test_the_question_is_the_first_line_that_the_model_writes(
     assert condensed.usage.completion_tokens == len(pieces)
 
 
-async def test_a_model_that_writes_no_question_leaves_it_to_others(chat_server: ChatServer) -> None:
-    chat_server.say = lambda request: ("...", "\n")
-    assert await condense(chat_server) is None
+@pytest.mark.parametrize("question", ["And this?\nTraceback: none", "And then? " * 40])
+async def test_a_model_is_not_asked_to_copy_a_long_question(question: str, chat_server: ChatServer) -> None:
+    assert await condense(chat_server, dataclasses.replace(LEANING, question=question)) is None
+    assert chat_server.requests == []
+
+
+async def test_a_closed_generator_makes_nothing_of_a_question(chat_server: ChatServer) -> None:
+    generator = await open_generator("openai_http", {"url": chat_server.url})
+    await generator.close()
+    assert isinstance(generator, Condenser)
+    with pytest.raises(BackendUnavailable):
+        await generator.condense(LEANING)
 
 
 async def test_the_model_sees_the_conversation_made_harmless_and_no_passage(chat_server: ChatServer) -> None:
