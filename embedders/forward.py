@@ -71,9 +71,10 @@ def fastest(
     plain = whole_model(model)
     with torch.inference_mode():
         for dtype in _dtypes(model.device, precision):
-            for candidate in _candidates(model, dtype):
-                if _agrees(candidate, plain, probes, pad, model.device, _AGREEMENT[dtype]):
-                    return candidate
+            for build in _candidates(model, dtype):
+                forward = _agreeing(build, plain, probes, pad, model.device, _AGREEMENT[dtype])
+                if forward is not None:
+                    return forward
     if precision == "bfloat16":
         why = f"no pass in bfloat16 gives this model's vectors (cosine {_AGREEMENT[torch.bfloat16]}) here"
         raise InvalidArgument.at("recipe.embedder.precision", f"{why}; 'auto' and 'float32' work")
@@ -98,31 +99,37 @@ def _dtypes(device: torch.device, precision: Precision) -> tuple[torch.dtype, ..
     return (torch.bfloat16, torch.float32) if native else (torch.float32,)
 
 
-def _candidates(model: SentenceTransformer, dtype: torch.dtype) -> Iterator[Forward]:
-    """Passes faster than the plain one that may fit this model, the fastest first."""
+def _candidates(model: SentenceTransformer, dtype: torch.dtype) -> Iterator[Callable[[], Forward]]:
+    """How to build passes faster than the plain one that may fit this model, the fastest first."""
     if model.device.type == "cpu" and packing_available():
         bert = _bert_of(model)
         if bert is not None:
-            yield _mean_pooled(compiled(PackedBert(bert, dtype)))
-        packed = deepcopy(model).to(dtype)
-        pack_linears(packed)
-        yield whole_model(packed)
+            yield lambda: _mean_pooled(compiled(PackedBert(bert, dtype)))
+        yield lambda: whole_model(_packed(model, dtype))
     elif dtype != torch.float32:
-        yield whole_model(deepcopy(model).to(dtype))
+        yield lambda: whole_model(deepcopy(model).to(dtype))
 
 
-def _agrees(
-    forward: Forward,
+def _packed(model: SentenceTransformer, dtype: torch.dtype) -> SentenceTransformer:
+    packed = deepcopy(model).to(dtype)
+    pack_linears(packed)
+    return packed
+
+
+def _agreeing(
+    build: Callable[[], Forward],
     plain: Forward,
     probes: Sequence[TokenIds],
     pad: int,
     device: torch.device,
     least: float,
-) -> bool:
+) -> Forward | None:
+    """The pass, if this CPU can do it and the model does not read its layers' weights itself."""
     try:
-        return least_cosine(forward, plain, probes, pad, device) >= least
-    except (RuntimeError, AttributeError):  # some architectures read their layers' weights themselves
-        return False
+        forward = build()
+        return forward if least_cosine(forward, plain, probes, pad, device) >= least else None
+    except (RuntimeError, AttributeError):
+        return None
 
 
 def least_cosine(

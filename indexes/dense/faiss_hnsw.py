@@ -43,11 +43,11 @@ class HnswStructure:
     """
 
     selects = False
+    exact_scores = False
+    """Also over full vectors: a walk takes four at a time, and with AVX2 their sums are rounded otherwise."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
-        # Not by the graph's own class: FAISS up to 1.14 reads one from CAGRA back as a plain one.
-        self.exact_scores = isinstance(faiss.downcast_index(index.storage), faiss.IndexFlat)
 
     def efforts(self) -> Sequence[int]:
         """Steps of a quarter or a third."""

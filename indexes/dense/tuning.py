@@ -33,8 +33,8 @@ _MARGIN: Final = 0.3
 have to miss less by this share than queries may (measured on sentences of unseen texts)."""
 _ENOUGH: Final = 0.998
 """The curve ends here, or at the target above it."""
-_NARROW: Final = 16
-"""Efforts are told apart to one part in so many: a finer choice would follow the sample's chance."""
+_NEAR: Final = 4
+"""Efforts that lie so near, or within a sixteenth, are not told apart: the sample could not."""
 
 
 def sample(first: int, rows: int) -> Rows:
@@ -149,7 +149,7 @@ class _Exam:
 
 def _between(low: int, high: int) -> int:
     """The effort in the middle; 0 where the two are near enough."""
-    return (low + high) // 2 if high - low > max(1, high // _NARROW) else 0
+    return (low + high) // 2 if high - low > max(_NEAR, high // 16) else 0
 
 
 def _cheapest(curve: Sequence[Point], wanted: float) -> Point:

@@ -31,11 +31,12 @@ def usage(
     if as_json:
         output.print_json({"records": [_as_json(record) for record in records]})
         return
-    table = Table("day", "tenant", "generator", "model")
-    for name in ("answers", "read", "cached", "written", "queue, ms", "first, ms", "token, ms", "cost"):
+    table = Table("day", "tenant", "by")
+    for name in ("answers", "read", "cached", "written", "first ms", "cost"):
         table.add_column(name, justify="right")
     for record in records:
-        table.add_row(str(record.day), record.tenant, record.generator, record.model, *_figures(record))
+        by = f"{record.generator} ({record.model})"
+        table.add_row(str(record.day), record.tenant, by, *_figures(record))
     output.stdout().print(table)
 
 
@@ -44,9 +45,7 @@ def _figures(record: UsageRecord) -> tuple[str, ...]:
     counts = (record.answers, used.prompt_tokens, used.cached_tokens, used.completion_tokens)
     return (
         *(f"{count:,}" for count in counts),
-        f"{used.queue_ms:,.0f}",
         f"{used.ttft_ms:,.0f}",
-        f"{used.tpot_ms:,.1f}",
         "" if used.cost is None else f"{used.cost:.4f}",
     )
 

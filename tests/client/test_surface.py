@@ -57,6 +57,7 @@ def test_the_names_that_the_documentation_promises() -> None:
         "search_pages",
         "batch_search",
         "answer",
+        "usage",
         "embed",
         "rerank",
         "info",

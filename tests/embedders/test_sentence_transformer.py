@@ -1,7 +1,7 @@
 """Sentence Transformers models: the authors' vectors, in less time."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -40,7 +40,17 @@ async def test_vectors_are_those_of_sentence_transformers(
         assert (got * wanted).sum(axis=1).min() >= 0.9999
 
 
-@pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bfloat16", 0.9999)])
+CPU: Final = frozenset(Path("/proc/cpuinfo").read_text().split())
+BFLOAT16: Final = pytest.mark.skipif(
+    not ({"avx512bw", "avx512vl", "avx512dq"} <= CPU or "avx_ne_convert" in CPU),
+    reason="this CPU has no bfloat16 in PyTorch",
+)
+
+
+@pytest.mark.parametrize(
+    ("precision", "least"),
+    [("float32", 0.99999), pytest.param("bfloat16", 0.9999, marks=BFLOAT16)],
+)
 async def test_a_precision_that_was_asked_for_is_used_and_agrees(
     precision: str, least: float, original: SentenceTransformer
 ) -> None:
