@@ -41,6 +41,8 @@ from ragstone.errors import (
 
 _CONNECT_S: Final = 5.0
 _RETRY_AFTER_S: Final = 1.0
+_QUEUE_SHARE: Final = 0.4
+"""Of the time that is left: then another generator can still answer, and this one is full, not broken."""
 _SHORT_CALLS: Final = 32
 """Connections for counting, beside those of generations."""
 _CONTEXT_TOKENS: Final = 8_192
@@ -215,11 +217,13 @@ class OpenAIGenerator:
     async def _slot(self, end_s: float | None) -> AsyncIterator[float]:
         """Hold one of the generations that may run at once; how many seconds one had to wait for it.
 
-        Raises DeadlineExceeded, or Overloaded after a wait as long as that for a first token may be.
+        Raises Overloaded after a wait as long as that for a first token may be, or a part of what is left.
         """
-        began = monotonic()
+        began, patience_s = monotonic(), self._options.first_token_s
+        if end_s is not None:
+            patience_s = min(patience_s, _QUEUE_SHARE * max(0.0, end_s - began))
         try:
-            await within(self._slots.acquire(), end_s, self._options.first_token_s, "the queue")
+            await within(self._slots.acquire(), None, patience_s, "the queue")
         except BackendUnavailable as exc:
             told = f"{self._options.concurrency} generations run already"
             raise Overloaded(told, retry_after_s=_RETRY_AFTER_S) from exc

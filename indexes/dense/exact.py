@@ -1,6 +1,6 @@
 """Exact search: every allowed row is compared with the query, one thread, no BLAS.
 
-The kernels are FAISS's own, the same that its graphs use, so a row scores bit for bit the same whether a
+The kernels are FAISS's own, the same that re-scoring uses, so a row scores bit for bit the same whether a
 graph found it or a scan, alone or in a batch. (A BLAS product would also spin up threads of its own.)
 """
 

@@ -417,8 +417,8 @@ async def test_a_generation_waits_for_its_turn_and_says_how_long(chat_server: Ch
     assert usage.ttft_ms > usage.queue_ms > 150
 
 
-async def collected(generator: Generator) -> list[Generated]:
-    return [item async for item in generator.stream(PROMPT, Limits())]
+async def collected(generator: Generator, **asked: Any) -> list[Generated]:
+    return [item async for item in generator.stream(PROMPT, Limits(), **asked)]
 
 
 async def test_who_waits_too_long_for_a_turn_is_told_that_the_server_is_full(chat_server: ChatServer) -> None:
@@ -427,6 +427,8 @@ async def test_who_waits_too_long_for_a_turn_is_told_that_the_server_is_full(cha
             await anext(first)
             with pytest.raises(Overloaded, match="1 generations run"):
                 await collected(generator)
+            with pytest.raises(Overloaded, match="1 generations run"):
+                await collected(generator, deadline_s=0.1)
         assert text_of(await collected(generator))
 
 
