@@ -81,12 +81,15 @@ class ChatChunk(BaseModel):
 
     @property
     def logprobs(self) -> list[TokenLogprob]:
-        """How likely its tokens were, where the server tells."""
+        """How likely its tokens were, those of which the server tells."""
         told = [choice.logprobs for choice in self.choices if isinstance(choice.logprobs, dict)]
         return [
-            TokenLogprob(token=str(one.get("token", "")), logprob=float(one.get("logprob") or 0.0))
+            TokenLogprob(token=token, logprob=float(logprob))
             for content in told
             for one in content.get("content") or ()
+            if isinstance(one, dict)
+            and isinstance(token := one.get("token"), str)
+            and isinstance(logprob := one.get("logprob"), (int, float))
         ]
 
     @property

@@ -6,14 +6,13 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-from jinja2 import StrictUndefined, Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template
 
 from generator.base import Limits, Prompt
 from generator.neutralising import neutral
-from generator.prompt import Message
+from generator.prompt import ENVIRONMENT, Message
 from ragstone.answers import Turn
 
 LIMITS: Final = Limits(max_tokens=128)
@@ -30,15 +29,10 @@ _QUOTES: Final = "\"'“”„‘’«» "
 def condensing_messages(prompt: Prompt) -> Sequence[Message]:
     """What a model is asked about the question of ``prompt`` and its ``history``; passages play no part."""
     history = [Turn(role=turn.role, text=neutral(turn.text[:_CHARS])) for turn in prompt.history[-_TURNS:]]
-    template = _template()
-    system, closing = (
-        "".join(template.blocks[block](template.new_context(values)))
-        for block, values in (
-            ("system", {}),
-            ("closing", {"history": history, "question": neutral(prompt.question)}),
-        )
+    return (
+        Message(role="system", content=_block("system")),
+        Message(role="user", content=_block("closing", history=history, question=neutral(prompt.question))),
     )
-    return Message(role="system", content=system), Message(role="user", content=closing)
 
 
 def may_be_condensed(question: str) -> bool:
@@ -56,7 +50,12 @@ def condensed(answer: str) -> str:
     return next((line for line in lines if any(map(str.isalnum, line)) and not line.endswith(":")), "")
 
 
+def _block(name: str, **values: Any) -> str:
+    template = _template()
+    return "".join(template.blocks[name](template.new_context(values)))
+
+
 @cache
 def _template() -> Template:
     source = files("generator").joinpath("templates/condense.jinja").read_text(encoding="utf-8")
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False).from_string(source)
+    return ENVIRONMENT.from_string(source)

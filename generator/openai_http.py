@@ -162,7 +162,7 @@ class OpenAIGenerator:
                     times.see(chunk)
                     usage = chunk.usage or usage
                     reason = chunk.finish_reason or reason
-                    logprobs += chunk.logprobs
+                    logprobs += chunk.logprobs if limits.logprobs else ()
                     for item in reader.feed(chunk.text):
                         yield item
         for item in reader.finish():

@@ -30,6 +30,8 @@ Order = Callable[[Sequence[int]], Sequence[int]]
 
 REFUSAL: Final = "The passages do not answer this."
 """What a model is asked to write when there is no answer."""
+ENVIRONMENT: Final = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+"""Of all templates of prompts, which are no HTML."""
 _BLOCKS: Final = ("system", "passage", "closing")
 _SLACK_TOKENS: Final = 3
 """A block's line break, and one more digit of its number than when it was counted."""
@@ -192,9 +194,8 @@ def _without_repeats(passages: Sequence[Passage]) -> list[int]:
 
 
 def _parse(source: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # no HTML
     try:
-        template = environment.from_string(source)
+        template = ENVIRONMENT.from_string(source)
     except TemplateError as exc:
         raise _wrong(f"does not parse: {exc}") from exc
     missing = [name for name in _BLOCKS if name not in template.blocks]

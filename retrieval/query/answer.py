@@ -122,7 +122,7 @@ class Answerer:
     ) -> tuple[Standalone | None, Usage | None]:
         """What to search for, where that is not the question itself, and what a generator took to say so."""
         asked, left_s = question.query.text, deadline.remaining_s()
-        patience_s, usage = self._settings.condense_s, None
+        patience_s, usage, whole = self._settings.condense_s, None, Standalone(text="")
         if left_s is not None:
             patience_s = min(patience_s, _CONDENSING_SHARE * left_s)
         if patience_s > 0 and isinstance(self._generator, Condenser):
@@ -133,11 +133,10 @@ class Answerer:
                 )
                 if condensed is not None:
                     usage = self._account(condensed, tenant)
-                if condensed is not None and condensed.text:
                     whole = Standalone(text=condensed.text, condensed_by=condensed.answered_by)
-                    return (None if whole.text == asked else whole), usage
-        by_rule = standalone(asked, question.history)
-        return (None if by_rule == asked else Standalone(text=by_rule)), usage
+        if not whole.text:
+            whole = Standalone(text=standalone(asked, question.history))
+        return (None if whole.text == asked else whole), usage
 
     def _limits(self, generation: Generation) -> Limits:
         return Limits(

@@ -27,7 +27,7 @@ from generator.base import (
 from generator.conformance import GENERATOR_CHECKS, PROMPT, Check
 from generator.prompt import REFUSAL
 from generator.registry import open_generator
-from ragstone.answers import FinishReason, Role, Turn
+from ragstone.answers import FinishReason, Role, TokenLogprob, Turn
 from ragstone.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -388,7 +388,19 @@ async def test_a_tokenizer_of_its_own_counts_without_the_server(
 # -- how likely, and how long ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("odd", ["[]", '{"content": null}', '"none"'])
+async def test_a_token_of_which_the_server_does_not_tell_is_left_out(chat_server: ChatServer) -> None:
+    told = '{"content": [{"token": "Y", "logprob": null}, null, {"token": "es", "logprob": -1}]}'
+    event = (
+        f'data: {{"choices": [{{"delta": {{"content": "Yes"}}, "logprobs": {told}}}]}}\n\ndata: [DONE]\n\n'
+    )
+    chat_server.faults.append(Fault(body=event.encode()))
+    end = end_of(await answer(chat_server, limits=Limits(logprobs=True)))
+    assert end.logprobs == [TokenLogprob(token="es", logprob=-1.0)]
+
+
+@pytest.mark.parametrize(
+    "odd", ["[]", '{"content": null}', '"none"', '{"content": [{"token": "Yes", "logprob": -0.5}]}']
+)
 async def test_a_server_may_say_anything_of_likelihoods_that_nobody_asked_for(
     odd: str, chat_server: ChatServer
 ) -> None:

@@ -172,6 +172,16 @@ results = st.builds(
     adapter=st.none() | adapters,
     truncation=st.none() | truncations,
 )
+usages = st.builds(
+    Usage,
+    prompt_tokens=counts,
+    cached_tokens=counts,
+    completion_tokens=counts,
+    ttft_ms=floats,
+    tpot_ms=floats,
+    queue_ms=floats,
+    cost=st.none() | floats,
+)
 events = st.one_of(
     st.builds(TextDelta, text=text),
     st.builds(
@@ -195,16 +205,7 @@ events = st.one_of(
         answer_end=counts,
         quote=text,
     ),
-    st.builds(
-        Usage,
-        prompt_tokens=counts,
-        cached_tokens=counts,
-        completion_tokens=counts,
-        ttft_ms=floats,
-        tpot_ms=floats,
-        queue_ms=floats,
-        cost=st.none() | floats,
-    ),
+    usages,
     st.builds(
         Done,
         finish_reason=st.sampled_from(FinishReason),
@@ -418,16 +419,7 @@ def test_answer_events(event: Any) -> None:
         generator=text,
         model=text,
         answers=counts,
-        usage=st.builds(
-            Usage,
-            prompt_tokens=counts,
-            cached_tokens=counts,
-            completion_tokens=counts,
-            ttft_ms=floats,
-            tpot_ms=floats,
-            queue_ms=floats,
-            cost=st.none() | floats,
-        ),
+        usage=usages,
     )
 )
 def test_usage_records(record: UsageRecord) -> None:
