@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import faiss
@@ -15,6 +16,7 @@ import numpy as np
 
 from indexes.base import Metric, Vectors
 from indexes.dense.devices import HOST, Device
+from indexes.dense.exact import rescore
 from indexes.dense.manifest import Tuned
 from indexes.dense.options import HnswOptions
 from indexes.dense.rows import Rows
@@ -29,10 +31,27 @@ _WIDENING: Final = 0.8
 _MOST_ADDED: Final = 4
 """A copy of a graph with so many times its rows added takes less time than a new graph of them all."""
 _MOST_ADDED_BESIDE_GPU: Final = 0.05
+_TRIED_ROWS: Final = 64
 _QUANTIZER: Final = {
     "fp16": faiss.ScalarQuantizer.QT_fp16,
     "sq8": faiss.ScalarQuantizer.QT_8bit,
 }
+
+
+@lru_cache
+def walks_score_as_scans(dim: int, metric: int) -> bool:
+    """Whether this CPU's kernels for one vector and for four, as a walk takes them, round alike.
+
+    Those of AVX-512 do, those of AVX2 do not; what the next FAISS does is not to be guessed either.
+    """
+    faiss.omp_set_num_threads(1)
+    vectors = np.random.default_rng(dim).standard_normal((_TRIED_ROWS, dim), dtype=np.float32)
+    graph = faiss.IndexHNSWFlat(dim, _TRIED_ROWS, metric)
+    graph.add(vectors)
+    scores, rows = graph.search(vectors, _TRIED_ROWS // 2)
+    compared_by = Metric.L2 if metric == faiss.METRIC_L2 else Metric.INNER_PRODUCT
+    scanned = rescore(vectors, vectors, rows, compared_by)
+    return np.array_equal(np.abs(scores), np.abs(scanned))
 
 
 class HnswStructure:
@@ -43,11 +62,12 @@ class HnswStructure:
     """
 
     selects = False
-    exact_scores = False
-    """Also over full vectors: a walk takes four at a time, and with AVX2 their sums are rounded otherwise."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
+        # Not by the graph's own class: FAISS up to 1.14 reads one from CAGRA back as a plain one.
+        full = isinstance(faiss.downcast_index(index.storage), faiss.IndexFlat)
+        self.exact_scores = full and walks_score_as_scans(index.d, index.metric_type)
 
     def efforts(self) -> Sequence[int]:
         """Steps of a quarter or a third."""

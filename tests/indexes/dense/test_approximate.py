@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
+import faiss
 import numpy as np
 import pytest
 
-from indexes.base import Metric, SearchParams
+from indexes.base import Metric, SearchParams, Vectors
 from indexes.conformance import DIM, clustered
+from indexes.dense import faiss_hnsw
 from indexes.dense.approximate import ApproximateIndex
 from indexes.dense.kinds import STRUCTURES, open_kind
 from indexes.dense.manifest import Point, Tuning
@@ -30,13 +33,21 @@ TUNING: Final = Tuning(
 """A walk of the effort 20 costs as much as a scan of 180 rows."""
 
 
-def built(kind: str, tuning: Tuning) -> ApproximateIndex:
-    vectors = prepare_queries(clustered(ROWS), dim=DIM, metric=Metric.COSINE)
-    builder, _ = open_kind(kind, {}).form(ROWS, DIM)
+def built(
+    kind: str,
+    tuning: Tuning,
+    *,
+    vectors: Vectors | None = None,
+    metric: Metric = Metric.COSINE,
+    **options: str,
+) -> ApproximateIndex:
+    if vectors is None:
+        vectors = prepare_queries(clustered(ROWS), dim=DIM, metric=metric)
+    builder, _ = open_kind(kind, options).form(*vectors.shape)
     assert builder != "flat"
-    structure = builder.empty(vectors, Metric.COSINE)
-    builder.finish(structure, vectors, Metric.COSINE, known=None, cancelled=lambda: False)
-    return ApproximateIndex(STRUCTURES[kind](structure), vectors, Metric.COSINE, tuning)
+    structure = builder.empty(vectors, metric)
+    builder.finish(structure, vectors, metric, known=None, cancelled=lambda: False)
+    return ApproximateIndex(STRUCTURES[kind](structure), vectors, metric, tuning)
 
 
 @pytest.fixture(scope="module", params=["hnsw", "ivf_flat", "ivf_pq"])
@@ -114,3 +125,33 @@ def test_where_no_effort_comes_near_the_target_all_rows_are_scanned(recall: floa
 def test_a_target_that_is_nearly_reached_or_none_is_walked_for(recall: float, target: float | None) -> None:
     near = built("hnsw", TUNING.model_copy(update={"recall": recall, "target": target}))
     assert near.plan(10, None, NONE) == Plan(20, ROWS)
+
+
+# -- scores ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["AVX2", "AVX512"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """FAISS with the kernels of one sort of CPU, where this one has them."""
+    level = getattr(faiss, f"SIMDLevel_{request.param}")
+    before = faiss.SIMDConfig.get_level()
+    if not faiss.SIMDConfig.is_simd_level_available(level) or level > before:
+        pytest.skip(f"this CPU has no {request.param}")
+    faiss_hnsw.walks_score_as_scans.cache_clear()
+    faiss.SIMDConfig.set_level(level)
+    yield request.param
+    faiss.SIMDConfig.set_level(before)
+    faiss_hnsw.walks_score_as_scans.cache_clear()
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_a_row_scores_the_same_to_the_last_bit_whether_a_walk_found_it_or_a_scan(
+    kernels: str, metric: Metric
+) -> None:
+    vectors = prepare_queries(clustered(ROWS, dim=100), dim=100, metric=metric)
+    index = built("hnsw", TUNING, vectors=vectors, metric=metric, storage="float32")
+    walked = index.search(vectors[:50], 5, None, NONE)
+    scanned = index.search(vectors[:50], 5, None, SearchParams(exact=True))
+    same = walked.keys == scanned.keys
+    assert same.mean() > 0.8
+    assert np.array_equal(walked.scores[same], scanned.scores[same])
