@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 
 from indexes.base import Vectors
 from ragstone.errors import CorruptIndex
@@ -48,18 +49,36 @@ def join(tokens: Vectors, share: float) -> Vectors:
     wanted = max(1, round(len(tokens) * share))
     if wanted >= len(tokens):
         return tokens
-    labels = fcluster(linkage(tokens, method="ward"), wanted, criterion="maxclust") - 1
-    sums = np.zeros((int(labels.max()) + 1, tokens.shape[1]), np.float32)
-    np.add.at(sums, labels, tokens)
-    return _unit(sums)
+    labels = fcluster(linkage(_distances(tokens), method="ward"), wanted, criterion="maxclust") - 1
+    member = np.zeros((int(labels.max()) + 1, len(tokens)), np.float32)
+    member[labels, np.arange(len(tokens))] = 1
+    return _unit(member @ tokens)
 
 
-def fit_projection(tokens: Vectors, width: int) -> Vectors:
-    """Directions float32 ``(dim, width)`` that keep most of the dot products of ``tokens`` ``(n, dim)``."""
-    _, directions = np.linalg.eigh((tokens.T @ tokens).astype(np.float64))
+def _distances(tokens: Vectors) -> NDArray[np.float64]:
+    """Of each pair, as ``linkage`` wants them; by products, which let other threads go on."""
+    products = tokens @ tokens.T
+    squares = np.diag(products)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
+    pairs: NDArray[np.float64] = squareform(distances.astype(np.float64), checks=False)
+    return pairs
+
+
+def fit_projection(products: Vectors, width: int) -> Vectors:
+    """Directions float32 ``(dim, width)`` that keep most of the dot products of some tokens ``(n, dim)``.
+
+    ``products`` is ``tokens.T @ tokens``.
+    """
+    _, directions = np.linalg.eigh(products.astype(np.float64))
     # Ascending: the last ones carry most.
     projection: Vectors = np.ascontiguousarray(directions[:, : -width - 1 : -1], dtype=np.float32)
     return projection
+
+
+def narrow(data: bytes, projection: Vectors) -> bytes:
+    """What ``pack`` has packed, in the directions of ``projection`` ``(dim, width)`` alone."""
+    codes, scales = unpack(data)
+    return pack(_unit((codes * scales[:, None]) @ projection))
 
 
 def pack(tokens: Vectors) -> bytes:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from indexes.base import IndexStats, Keys, TokenBatch, Vectors
 from indexes.directory import Directory
-from indexes.tokens.compression import fit_projection, join, max_sim, pack, unpack
+from indexes.tokens.compression import fit_projection, join, max_sim, narrow, pack, unpack
 from indexes.tokens.frequencies import Frequencies
 from indexes.tokens.options import TokenOptions, parse_options
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
@@ -96,8 +96,9 @@ class LmdbTokenIndex:
         self._frequencies = store.frequencies
         # One object, changed by one assignment: whoever reads it from another thread sees no half of a batch.
         self._state = _State(store.seq, {}, frozenset(), store.entries())
-        self._sample: list[Vectors] = []
-        """Tokens to choose directions by; empty once they are chosen."""
+        self._sampled = 0
+        self._products = np.zeros((dim, dim), np.float32)
+        """Of so many tokens, each number with each other: to choose directions by."""
         self._damage = ""
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="tokens-apply")
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="tokens-ask")
@@ -187,7 +188,7 @@ class LmdbTokenIndex:
         fresh = {}
         for key, (tokens, _) in arriving.items():
             fresh[key] = self._pack(tokens)
-            # Joining holds the interpreter for milliseconds: a search that waits for it comes in between.
+            # Joining holds the interpreter now and then: a search that waits for it comes in between.
             time.sleep(_BREATH_S)
         self._frequencies = self._frequencies.plus([ids for _, ids in arriving.values()])
         fresh = {key: data for key, data in (state.fresh | fresh).items() if key not in leaving}
@@ -204,18 +205,22 @@ class LmdbTokenIndex:
 
     def _pack(self, tokens: Vectors) -> bytes:
         projection = self._store.projection
-        if projection is None:
-            self._sample.append(tokens)
-        else:
+        if projection is not None:
             tokens = tokens @ projection
+        elif self._sampled < _FIT_TOKENS:
+            self._products += tokens.T @ tokens
+            self._sampled += len(tokens)
         return pack(join(tokens, self._options.keep))
 
     def _flush(self) -> None:
         state = self._state
         if state.seq == self._store.seq:
             return
+        fresh, projection = state.fresh, self._fitted()
+        if projection is not None:
+            fresh = {key: narrow(data, projection) for key, data in fresh.items()}
         # The other thread looks at what is fresh first, then at what is stored: so it misses nothing.
-        self._store.write(state.fresh, state.gone, state.seq, self._frequencies, self._fitted())
+        self._store.write(fresh, state.gone, state.seq, self._frequencies, projection)
         self._state = _State(state.seq, {}, frozenset(), self._store.entries())
 
     def _copy(self, directory: Directory) -> None:
@@ -230,12 +235,9 @@ class LmdbTokenIndex:
     def _fitted(self) -> Vectors | None:
         """The directions to keep from now on, once there are enough tokens to choose them by."""
         width = self._options.dim
-        if self._store.projection is not None or width >= self._dim:
-            self._sample = []
+        if self._store.projection is not None or width >= self._dim or self._sampled < _FIT_TOKENS:
             return None
-        if sum(map(len, self._sample)) < _FIT_TOKENS:
-            return None
-        return fit_projection(np.concatenate(self._sample), width)
+        return fit_projection(self._products, width)
 
     # -- the asking thread -------------------------------------------------------------------------
 

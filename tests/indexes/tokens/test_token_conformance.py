@@ -46,6 +46,18 @@ async def test_fewer_numbers_are_kept_once_enough_tokens_were_seen(tmp_path: Pat
     await index.close()
 
 
+async def test_passages_from_before_the_choice_take_no_more_room_than_those_after(tmp_path: Path) -> None:
+    sizes = []
+    for width in (8, DIM):
+        folder = LocalDirectory(tmp_path / str(width))
+        index = await open_index(directory=folder, dim=DIM, options={"dim": width, "keep": 1.0})
+        await index.apply(batch({key: tokens(key, length=1_000) for key in range(25)}), seq=1)
+        await index.checkpoint()
+        sizes.append(index.stats().bytes_on_disk)
+        await index.close()
+    assert sizes[0] < 0.7 * sizes[1]
+
+
 async def test_joined_tokens_take_less_room_and_change_scores_little(tmp_path: Path) -> None:
     sizes, scores = [], []
     for share in (1.0, 0.34):
