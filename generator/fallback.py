@@ -1,9 +1,13 @@
-"""Several generators in order: who is asked first, and who answers when that one does not."""
+"""Several generators in order: who is asked first, and who answers when that one does not.
+
+A request may be hedged: asked of the next one too when the one before is slow to begin (Dean and Barroso,
+"The Tail at Scale", 2013).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -30,6 +34,10 @@ _PASSED_OVER: Final = (BackendUnavailable, FailedPrecondition, Overloaded)
 """What lets the next one answer. A wrong request stays wrong."""
 
 
+Ask = Callable[["Candidate", float | None], AsyncGenerator[Generated, None]]
+"""The stream of one candidate's answer, which has so many seconds left."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One generator of several."""
@@ -40,6 +48,8 @@ class Candidate:
     """Those that it answers; empty for all."""
     escalate: bool = False
     """Whether the next one is asked when this one finds no evidence: a small model before a large one."""
+    hedge_s: float | None = None
+    """After so long without a first item the next one is asked as well, and whoever begins first answers."""
     circuit: Circuit = field(default_factory=lambda: Circuit(failures=3, open_s=10.0))
 
 
@@ -62,39 +72,23 @@ class FallbackGenerator:
 
         Raises what the last one raises, or FailedPrecondition when none is for this tenant; DeadlineExceeded.
         """
-        end_s = float("inf") if deadline_s is None else monotonic() + deadline_s
-        chosen = self._for(prompt.tenant)
-        failure: RagstoneError = FailedPrecondition("no generator is set up for this tenant")
-        passed_over: list[str] = []
-        for candidate in chosen:
-            last = candidate is chosen[-1]
-            if (reason := candidate.circuit.refusal()) is not None and not last:
-                passed_over.append(f"{candidate.name}: {reason}")
-                continue
-            left_s = None if deadline_s is None else end_s - monotonic()
-            stream = candidate.generator.stream(
+
+        def ask(candidate: Candidate, left_s: float | None) -> AsyncGenerator[Generated, None]:
+            return candidate.generator.stream(
                 prompt, limits, cache_salt=cache_salt, priority=priority, deadline_s=left_s
             )
-            async with aclosing(stream):
-                try:
-                    first = await _first(stream, candidate, None if last else left_s)
-                except _PASSED_OVER as exc:
-                    failure = exc
-                    log.warning("generator_passed_over", generator=candidate.name, error=exc.message)
-                    passed_over.append(f"{candidate.name}: {exc.message}")
-                    continue
-                if not last and candidate.escalate and _no_evidence(first):
-                    passed_over.append(f"{candidate.name}: found no evidence")
-                    continue
-                yield _signed(first, candidate, passed_over)
-                try:
-                    async for item in stream:
-                        yield _signed(item, candidate, passed_over)
-                except BackendUnavailable as exc:
-                    candidate.circuit.failed(exc.message)
-                    raise
-                return
-        raise failure
+
+        passed_over: list[str] = []
+        begun = await _first_to_begin(self._for(prompt.tenant), ask, deadline_s, passed_over)
+        candidate = begun.candidate
+        async with aclosing(begun.stream) as stream:
+            yield _signed(begun.first.result(), candidate, passed_over)
+            try:
+                async for item in stream:
+                    yield _signed(item, candidate, passed_over)
+            except BackendUnavailable as exc:
+                candidate.circuit.failed(exc.message)
+                raise
 
     async def condense(
         self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
@@ -132,6 +126,73 @@ class FallbackGenerator:
         """Close all of them."""
         for candidate in self._candidates:
             await candidate.generator.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A candidate that was asked, and the first item of what it answers."""
+
+    candidate: Candidate
+    stream: AsyncGenerator[Generated, None]
+    first: asyncio.Task[Generated]
+
+    async def give_up(self) -> None:
+        self.first.cancel()
+        await asyncio.gather(self.first, return_exceptions=True)
+        await self.stream.aclose()
+
+
+async def _first_to_begin(
+    candidates: Sequence[Candidate], ask: Ask, deadline_s: float | None, passed_over: list[str]
+) -> _Attempt:
+    """Ask one after the other until one begins: the next when none is left that may, or to hedge.
+
+    Raises as ``FallbackGenerator.stream`` does.
+    """
+    end_s = None if deadline_s is None else monotonic() + deadline_s
+    failure: RagstoneError = FailedPrecondition("no generator is set up for this tenant")
+    asked: list[_Attempt] = []
+    try:
+        for candidate in candidates:
+            last = candidate is candidates[-1]
+            if (reason := candidate.circuit.refusal()) is not None and not last:
+                passed_over.append(f"{candidate.name}: {reason}")
+                continue
+            left_s = None if end_s is None else end_s - monotonic()
+            stream = ask(candidate, left_s)
+            first = asyncio.create_task(_first(stream, candidate, None if last else left_s))
+            asked.append(_Attempt(candidate, stream, first))
+            patience_s = None if last else candidate.hedge_s
+            while asked and (ready := await _next_ready(asked, patience_s)) is not None:
+                asked.remove(ready)
+                try:
+                    if not _hands_over(ready, candidates):
+                        passed_over += [f"{other.candidate.name}: was slower to begin" for other in asked]
+                        return ready
+                    reason = "found no evidence"
+                except _PASSED_OVER as exc:
+                    failure, reason = exc, exc.message
+                    log.warning("generator_passed_over", generator=ready.candidate.name, error=reason)
+                passed_over.append(f"{ready.candidate.name}: {reason}")
+                await ready.give_up()
+        raise failure
+    finally:
+        for other in asked:
+            await other.give_up()
+
+
+async def _next_ready(asked: Sequence[_Attempt], patience_s: float | None) -> _Attempt | None:
+    """The first of ``asked`` that has begun or failed; None when none has after ``patience_s``."""
+    ready, _ = await asyncio.wait(
+        [attempt.first for attempt in asked], timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+    )
+    return next((attempt for attempt in asked if attempt.first in ready), None)
+
+
+def _hands_over(begun: _Attempt, candidates: Sequence[Candidate]) -> bool:
+    """Whether what has begun is no answer, and there is somebody else to ask. Raises what it raised."""
+    first, candidate = begun.first.result(), begun.candidate
+    return candidate.escalate and candidate is not candidates[-1] and _no_evidence(first)
 
 
 async def _first(

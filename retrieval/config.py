@@ -112,6 +112,8 @@ class GeneratorSettings(BaseModel, frozen=True, extra="forbid"):
     """Those that it answers; none means all."""
     escalate: bool = False
     """Whether the next one is asked when this one finds no evidence."""
+    hedge_s: PositiveFloat | None = None
+    """After so long without a first token the next one is asked as well, and whoever begins first answers."""
     failures: PositiveInt = 3
     """So many in a row, and it is left alone for ``open_s``."""
     open_s: PositiveFloat = 10.0

@@ -29,6 +29,7 @@ async def open_generators(settings: Sequence[GeneratorSettings]) -> Generator:
                     generator=generator,
                     tenants=frozenset(one.tenants),
                     escalate=one.escalate,
+                    hedge_s=one.hedge_s,
                     circuit=Circuit(failures=one.failures, open_s=one.open_s),
                 )
             )

@@ -28,11 +28,12 @@ PROMPT = Prompt(
 
 
 class Scripted:
-    """Gives the items of its script, raises its errors, and counts how often it was asked."""
+    """Gives the items of its script, raises its errors, and counts how often it was asked, and left."""
 
     def __init__(self, *script: Generated | Exception | float) -> None:
         self.script = script
         self.asked = 0
+        self.left = 0
         self.closed = False
 
     async def stream(
@@ -45,13 +46,17 @@ class Scripted:
         deadline_s: float | None = None,
     ) -> AsyncGenerator[Generated, None]:
         self.asked += 1
-        for item in self.script:
-            if isinstance(item, Exception):
-                raise item
-            if isinstance(item, float):
-                await asyncio.sleep(item)
-            else:
-                yield item
+        try:
+            for item in self.script:
+                if isinstance(item, Exception):
+                    raise item
+                if isinstance(item, float):
+                    await asyncio.sleep(item)
+                else:
+                    yield item
+        except (asyncio.CancelledError, GeneratorExit):
+            self.left += 1
+            raise
 
     async def close(self) -> None:
         self.closed = True
@@ -189,6 +194,61 @@ async def test_closing_closes_all() -> None:
     both = answering("a"), answering("b")
     await FallbackGenerator([Candidate(name="x", generator=one) for one in both]).close()
     assert all(one.closed for one in both)
+
+
+# -- hedging -------------------------------------------------------------------------------------------
+
+
+async def test_one_that_is_slow_to_begin_is_overtaken_by_the_next_and_left() -> None:
+    slow = Scripted(60.0, Delta(text="late"), end())
+    text, last = await answer(
+        Candidate(name="slow", generator=slow, hedge_s=0.01),
+        Candidate(name="b", generator=answering("quick")),
+    )
+    assert (text, last.answered_by, last.passed_over) == ("quick", "b", ("slow: was slower to begin",))
+    assert slow.left == 1
+
+
+async def test_one_that_begins_after_all_before_its_hedge_answers_and_the_hedge_is_left() -> None:
+    hedge = Scripted(60.0, Delta(text="late"), end())
+    text, last = await answer(
+        Candidate(name="a", generator=Scripted(0.1, Delta(text="first"), end()), hedge_s=0.01),
+        Candidate(name="hedge", generator=hedge),
+    )
+    assert (text, last.answered_by, last.passed_over) == ("first", "a", ("hedge: was slower to begin",))
+    assert (hedge.asked, hedge.left) == (1, 1)
+
+
+async def test_one_that_begins_in_time_is_not_hedged() -> None:
+    second = answering("second")
+    first = Candidate(name="a", generator=Scripted(0.01, Delta(text="first"), end()), hedge_s=60.0)
+    assert (await answer(first, Candidate(name="b", generator=second)))[0] == "first"
+    assert not second.asked
+
+
+async def test_a_hedge_that_fails_leaves_the_answer_to_the_one_before() -> None:
+    text, last = await answer(
+        Candidate(name="a", generator=Scripted(0.1, Delta(text="first"), end()), hedge_s=0.01),
+        Candidate(name="hedge", generator=Scripted(AWAY)),
+    )
+    assert (text, last.passed_over) == ("first", ("hedge: nobody is there",))
+
+
+async def test_when_all_that_were_asked_fail_the_last_failure_is_told() -> None:
+    with pytest.raises(BackendUnavailable, match="nobody is there"):
+        await answer(
+            Candidate(name="a", generator=Scripted(0.05, Overloaded("full"), end()), hedge_s=0.01),
+            Candidate(name="b", generator=Scripted(0.1, AWAY)),
+        )
+
+
+async def test_a_client_that_leaves_before_anybody_has_begun_stops_all_that_were_asked() -> None:
+    both = Scripted(60.0), Scripted(60.0)
+    candidates = [Candidate(name="x", generator=one, hedge_s=0.01) for one in both]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await answer(*candidates)
+    assert [one.left for one in both] == [1, 1]
 
 
 # -- questions that lean on a conversation -------------------------------------------------------------
