@@ -136,15 +136,15 @@ def _shown(value: float) -> str:
 
 def _answered(name: str, most: int) -> Mapping[str, float]:
     folder = DATA / name
-    gold = {line["_id"]: line["answers"] for line in _lines(folder / "answers.jsonl.gz")}
-    questions = [line for line in _lines(folder / "queries.jsonl.gz") if line["_id"] in gold][:most]
+    gold = {line["_id"]: line["answers"] for line in lines(folder / "answers.jsonl.gz")}
+    questions = [line for line in lines(folder / "queries.jsonl.gz") if line["_id"] in gold][:most]
     with tempfile.TemporaryDirectory() as data, ServerProcess(Path(data)) as server:
         with Client(server.address, timeout=120.0) as client:
             client.create_collection("bench")
         PROGRESS.print(f"{name}: ingesting")
-        _ingest(server.address, folder)
+        ingest(server.address, folder)
         with Client(server.address, timeout=120.0) as client:
-            texts = {line["_id"]: str(line["text"]) for line in _lines(folder / "corpus.jsonl.gz")}
+            texts = {line["_id"]: str(line["text"]) for line in lines(folder / "corpus.jsonl.gz")}
             PROGRESS.print(f"{name}: {len(questions):,} questions")
             seen = [_one(client, str(one["text"]), gold[one["_id"]], texts) for one in questions]
     return {
@@ -159,7 +159,8 @@ def _answered(name: str, most: int) -> Mapping[str, float]:
     }
 
 
-def _ingest(address: str, folder: Path) -> None:
+def ingest(address: str, folder: Path) -> None:
+    """The documents of a folder in BEIR's layout, into the collection ``bench``."""
     command = [sys.executable, "-m", "retrieval.cli.app", "ingest", "bench", str(folder / "corpus.jsonl.gz")]
     subprocess.run([*command, "--server", address], check=True, capture_output=True)
 
@@ -182,26 +183,27 @@ def _one(client: Client, question: str, gold: Sequence[str], texts: Mapping[str,
         "answered": done.finish_reason is not FinishReason.NO_EVIDENCE,
         "F1 first": max(_f1(first, one) for one in gold),
         "F1 all": max(_f1(whole, one) for one in gold),
-        "EM first": max(_normal(first) == _normal(one) for one in gold),
-        "has it": max(" ".join(_normal(one)) in " ".join(_normal(whole)) for one in gold),
+        "EM first": max(normal(first) == normal(one) for one in gold),
+        "has it": max(" ".join(normal(one)) in " ".join(normal(whole)) for one in gold),
         "citations": len(citations),
         "wrong": wrong,
     }
 
 
-def _lines(file: Path) -> Iterator[Mapping[str, Any]]:
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
+def lines(file: Path) -> Iterator[Mapping[str, Any]]:
+    """What a file in BEIR's layout holds."""
+    with gzip.open(file, "rt", encoding="utf-8") as opened:
+        yield from map(json.loads, opened)
 
 
-def _normal(text: str) -> list[str]:
+def normal(text: str) -> list[str]:
     """SQuAD's words: small letters, no punctuation, no articles."""
     bare = "".join(" " if char in string.punctuation else char for char in text.lower())
     return ARTICLES.sub(" ", bare).split()
 
 
 def _f1(found: str, gold: str) -> float:
-    ours, theirs = _normal(found), _normal(gold)
+    ours, theirs = normal(found), normal(gold)
     common = sum((Counter(ours) & Counter(theirs)).values())
     if not common:
         return 0.0

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import httpx
 from pydantic import BaseModel, Field
 
+from generator.chat_model import Chat, Chunk, Served, TokenUsage
 from ragstone.answers import TokenLogprob
 from ragstone.errors import (
     BackendUnavailable,
@@ -29,32 +30,14 @@ _DATA: Final = "data:"
 _DONE: Final = "[DONE]"
 
 
-class Served(NamedTuple):
-    """A model that a server has."""
-
-    name: str
-    context_tokens: int | None
-    """What prompt and answer may hold together, where the server tells it."""
-    is_vllm: bool
-
-
-class PromptDetails(BaseModel):
-    """Of ``Usage``."""
-
+class _PromptDetails(BaseModel):
     cached_tokens: int = 0
 
 
-class TokenUsage(BaseModel):
-    """``usage`` of the last event."""
-
+class _Usage(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
-    prompt_tokens_details: PromptDetails | None = None
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of the prompt that were not computed anew."""
-        return 0 if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
+    prompt_tokens_details: _PromptDetails | None = None
 
 
 class _Delta(BaseModel):
@@ -68,19 +51,22 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class ChatChunk(BaseModel):
+class _Event(BaseModel):
     """One event of a streamed completion, as far as it is read here."""
 
     choices: list[_Choice] = Field(default_factory=list)
-    usage: TokenUsage | None = None
+    usage: _Usage | None = None
 
-    @property
-    def text(self) -> str:
-        """The next piece of text."""
-        return "".join(choice.delta.content or "" for choice in self.choices)
+    def chunk(self) -> Chunk:
+        """What it says."""
+        return Chunk(
+            text="".join(choice.delta.content or "" for choice in self.choices),
+            logprobs=self._logprobs(),
+            finish_reason=next((one.finish_reason for one in self.choices if one.finish_reason), None),
+            usage=None if self.usage is None else _token_usage(self.usage),
+        )
 
-    @property
-    def logprobs(self) -> list[TokenLogprob]:
+    def _logprobs(self) -> list[TokenLogprob]:
         """How likely its tokens were, those of which the server tells."""
         told = [choice.logprobs for choice in self.choices if isinstance(choice.logprobs, dict)]
         return [
@@ -92,13 +78,45 @@ class ChatChunk(BaseModel):
             and isinstance(logprob := one.get("logprob"), (int, float))
         ]
 
-    @property
-    def finish_reason(self) -> str | None:
-        """Set in the event that ends the text."""
-        return next((choice.finish_reason for choice in self.choices if choice.finish_reason), None)
+
+def _token_usage(usage: _Usage) -> TokenUsage:
+    details = usage.prompt_tokens_details
+    return TokenUsage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=0 if details is None else details.cached_tokens,
+        completion_tokens=usage.completion_tokens or 0,
+    )
 
 
-async def chat_chunks(response: httpx.Response) -> AsyncIterator[ChatChunk]:
+def chat_body(chat: Chat, served: Served, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The request for ``chat``, with the fields of ``extra``; vLLM's own fields go to vLLM alone."""
+    limits = chat.limits
+    body: dict[str, Any] = {
+        **extra,
+        "model": served.name,
+        "messages": [{"role": m.role, "content": m.content} for m in chat.messages],
+        "max_tokens": limits.max_tokens,
+        "temperature": limits.temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if limits.seed is not None:
+        body["seed"] = limits.seed
+    if limits.stop:
+        body["stop"] = list(limits.stop)
+    if limits.logprobs:
+        body["logprobs"] = True
+    if limits.json_schema is not None:
+        schema = {"name": "answer", "schema": dict(limits.json_schema), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if served.is_vllm and chat.cache_salt:
+        body["cache_salt"] = chat.cache_salt
+    if served.is_vllm and chat.priority:
+        body["priority"] = chat.priority
+    return body
+
+
+async def chat_chunks(response: httpx.Response) -> AsyncIterator[Chunk]:
     """The events of ``response`` up to ``[DONE]``.
 
     Raises BackendUnavailable when the stream breaks off, holds an error or what is no event.
@@ -116,12 +134,12 @@ async def chat_chunks(response: httpx.Response) -> AsyncIterator[ChatChunk]:
     raise BackendUnavailable(f"{response.url.host} broke the answer off: its stream ended too early")
 
 
-def _chunk(data: str) -> ChatChunk:
+def _chunk(data: str) -> Chunk:
     try:
         event = json.loads(data)
         if isinstance(event, dict) and event.get("error"):
             raise _failure(event)
-        return ChatChunk.model_validate(event)
+        return _Event.model_validate(event).chunk()
     except ValueError as exc:
         raise BackendUnavailable(f"the model's server sent no event: {data[:100]!r}") from exc
 

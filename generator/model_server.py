@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Mapping
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, Final
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from generator.chat_api import ChatChunk, Served, chat_chunks, refusal, served_models, unreached
+from generator.chat_api import chat_body, chat_chunks, refusal, served_models, unreached
+from generator.chat_model import BLOCK_SIZE, CACHE_TOKENS, Begun, Chat, Served
 from generator.counting import ServerCounter, guess
 from generator.prompt import Count
-from ragstone.errors import BackendUnavailable, DeadlineExceeded, FailedPrecondition
-
-T = TypeVar("T")
+from ragstone.errors import BackendUnavailable, FailedPrecondition
 
 _FORGET_S: Final = 60.0
 """After so long a server is asked again what it serves: it may have been started with another model."""
 _DOWN_S: Final = 5.0
 """So long a server that did not answer is not chosen where there is another one."""
 _CACHE_INFO: Final = "vllm:cache_config_info"
-_CACHE_TOKENS: Final = 200_000
-_BLOCK_SIZE: Final = 16
-"""Of a prefix cache that does not tell."""
-
-
-class Begun(NamedTuple):
-    """An answer that has begun."""
-
-    response: httpx.Response
-    first: ChatChunk
-    rest: AsyncIterator[ChatChunk]
 
 
 class ModelServer:
-    """One server of OpenAI's chat API. ``in_flight`` and ``down`` are for choosing among several."""
+    """A ``ChatModel``: one server of OpenAI's chat API, which gets ``extra`` with every request."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, model: str | None, count: Count | None) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        model: str | None,
+        *,
+        count: Count | None = None,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.url = url
         self.in_flight = 0
         self._client = client
         self._model = model
         self._own_count = count
+        self._extra = extra
         self._served: Served | None = None
         self._known_until_s = float("-inf")
         self._down_until_s = float("-inf")
@@ -71,22 +68,22 @@ class ModelServer:
     async def cache(self, served: Served) -> tuple[int, int]:
         """Tokens that its prefix cache holds, and its block size: as vLLM's metrics tell, else a guess."""
         if not served.is_vllm:
-            return _CACHE_TOKENS, _BLOCK_SIZE
+            return CACHE_TOKENS, BLOCK_SIZE
         try:
             response = await self._get(f"{self._root}/metrics")
             return _cache_config(response.text)
         except (BackendUnavailable, FailedPrecondition, ValueError, KeyError):
-            return _CACHE_TOKENS, _BLOCK_SIZE
+            return CACHE_TOKENS, BLOCK_SIZE
 
-    async def begin(self, body: dict[str, Any]) -> Begun:
-        """The answer to ``body``, once its first piece of text is there; it is to be given to ``end``.
+    async def begin(self, chat: Chat) -> Begun:
+        """The completion of ``chat``, once its first piece of text is there.
 
         Raises BackendUnavailable, and what a refusal means.
         """
         # From now on: while it waits for its first token, others are to go elsewhere.
         self.in_flight += 1
         try:
-            return await self._begin(body)
+            return await self._begin(chat_body(chat, await self.served(), self._extra))
         except BaseException:
             self.in_flight -= 1
             raise
@@ -94,7 +91,11 @@ class ModelServer:
     async def end(self, begun: Begun) -> None:
         """Close the connection: the server stops what it still generates."""
         self.in_flight -= 1
-        await begun.response.aclose()
+        await begun.close()
+
+    async def close(self) -> None:
+        """Close the connections, which replicas share."""
+        await self._client.aclose()
 
     async def _begin(self, body: dict[str, Any]) -> Begun:
         request = self._client.build_request("POST", f"{self.url}/chat/completions", json=body)
@@ -110,7 +111,7 @@ class ModelServer:
             # The first event has only the role: a server that dies before the first token may be tried again.
             async for chunk in chunks:
                 if chunk.text or chunk.logprobs or chunk.finish_reason or chunk.usage:
-                    return Begun(response, chunk, chunks)
+                    return Begun(chunk, chunks, response.aclose)
             raise BackendUnavailable(f"{self.url} answered nothing")
         except BaseException:
             await response.aclose()
@@ -157,15 +158,3 @@ def _cache_config(metrics: str) -> tuple[int, int]:
                 block_size = int(sample.labels["block_size"])
                 return int(sample.labels["num_gpu_blocks"]) * block_size, block_size
     raise KeyError(_CACHE_INFO)
-
-
-async def within(coming: Awaitable[T], end_s: float | None, patience_s: float, what: str) -> T:
-    """What ``coming`` gives. Raises DeadlineExceeded at ``end_s``, BackendUnavailable after a long wait."""
-    left_s = float("inf") if end_s is None else end_s - monotonic()
-    try:
-        async with asyncio.timeout(max(min(left_s, patience_s), 0)):
-            return await coming
-    except TimeoutError as exc:
-        if left_s <= patience_s:
-            raise DeadlineExceeded("the deadline passed while the model answered") from exc
-        raise BackendUnavailable(f"{what} has been silent for {patience_s:.3g} s") from exc

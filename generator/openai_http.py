@@ -8,50 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from hashlib import blake2b
-from itertools import cycle
-from pathlib import Path
-from time import monotonic
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import httpx
-from pydantic import AfterValidator, BaseModel, Field
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from pydantic import AfterValidator, Field
 
-from generator.base import Condensed, End, Generated, Generator, Limits, Passage, Prompt
-from generator.chat_api import ChatChunk, Served, TokenUsage
-from generator.citations import CitationParser
-from generator.condensing import LIMITS, condensed, condensing_messages, may_be_condensed
+from generator.base import Generator
+from generator.chat_generator import ChatGenerator, ChatOptions
 from generator.counting import LocalCounter, load_tokenizer
-from generator.model_server import ModelServer, within
+from generator.model_server import ModelServer
 from generator.options import parse_options
-from generator.ordering import OrderingOptions, Passages, Placement, Replicas
-from generator.prompt import Message, PromptBuilder, Rendered
-from generator.reading import AnswerReader, JsonReader, Reader
-from ragstone.answers import FinishReason, TokenLogprob, Usage
-from ragstone.errors import (
-    BackendUnavailable,
-    DeadlineExceeded,
-    FailedPrecondition,
-    InvalidArgument,
-    Overloaded,
-)
+from ragstone.errors import FailedPrecondition
 
 _CONNECT_S: Final = 5.0
-_RETRY_AFTER_S: Final = 1.0
-_QUEUE_SHARE: Final = 0.4
-"""Of the time that is left: then another generator can still answer, and this one is full, not broken."""
 _SHORT_CALLS: Final = 32
 """Connections for counting, beside those of generations."""
-_CONTEXT_TOKENS: Final = 8_192
-"""Of a model whose server does not tell."""
-_LEAD_WITHIN: Final = 3
-"""The best passage is among the first so many, whatever the cache holds."""
-_CHARS_PER_TOKEN: Final = 4
-_MARGIN_TOKENS: Final = 16
-"""For what a chat template puts around each message; texts are counted without it."""
 
 
 def _http_url(url: str) -> str:
@@ -66,7 +38,7 @@ def _http_url(url: str) -> str:
 Url = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
+class Options(ChatOptions, frozen=True, extra="forbid"):
     """Options of the ``openai_http`` generator."""
 
     url: Url
@@ -77,26 +49,10 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     """As the server calls it; without it, the first that the server lists."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$")
     """The environment variable that has the key."""
-    template: str | None = None
-    """A file with a Jinja template of the prompt; without it, Ragstone's own."""
-    context_tokens: int | None = Field(None, ge=256)
-    """What prompt and answer may hold together; without it, as the server tells it, else 8,192."""
     tokenizer: str | None = None
     """A folder or file of the model's tokenizer. Without it vLLM counts; for others 3 bytes are a token."""
     extra: Mapping[str, Any] = Field(default_factory=dict)
     """Fields that go with every request, as ``top_p``."""
-    concurrency: int = Field(256, ge=1, le=10_000)
-    """Generations at once."""
-    first_token_s: float = Field(60.0, gt=0, le=3600)
-    """The longest wait for the first piece of text."""
-    stall_s: float = Field(30.0, gt=0, le=3600)
-    """The longest wait for another one."""
-    retries: int = Field(2, ge=0, le=20)
-    """Before the first piece of text; never after it."""
-    max_displacement: int = Field(4, ge=0, le=100)
-    """How many places a passage may stand from its rank, for the prefix cache's sake; 0 keeps the ranking."""
-    cache_tokens: int | None = Field(None, ge=1)
-    """What a replica's prefix cache holds; without it as vLLM tells, else 200,000."""
 
 
 async def open_generator(options: Mapping[str, Any]) -> Generator:
@@ -105,308 +61,20 @@ async def open_generator(options: Mapping[str, Any]) -> Generator:
     Raises InvalidArgument for wrong options, template or tokenizer, FailedPrecondition when the key's
     variable is not set.
     """
-    parsed = parse_options(Options, options)
-    return await asyncio.to_thread(OpenAIGenerator, parsed)
+    return await asyncio.to_thread(_opened, parse_options(Options, options))
 
 
-class OpenAIGenerator:
-    """A ``Generator`` over pooled connections to one server, or to several replicas of it.
-
-    Passages are ordered for the prefix cache of the replica that is asked (``ordering``).
-    """
-
-    def __init__(self, options: Options) -> None:
-        key = _api_key(options.api_key_env)
-        self._options = options
-        self._builder = PromptBuilder(_source(options.template))
-        count = None if options.tokenizer is None else LocalCounter(load_tokenizer(options.tokenizer))
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(None, connect=_CONNECT_S, pool=options.first_token_s),
-            limits=httpx.Limits(max_connections=options.concurrency + _SHORT_CALLS),
-        )
-        urls = dict.fromkeys((options.url, *options.replicas))
-        self._servers = {url: ModelServer(self._client, url, options.model, count) for url in urls}
-        self._replicas: Replicas | None = None
-        self._slots = asyncio.Semaphore(options.concurrency)
-
-    async def stream(
-        self,
-        prompt: Prompt,
-        limits: Limits,
-        *,
-        cache_salt: str = "",
-        priority: int = 0,
-        deadline_s: float | None = None,
-    ) -> AsyncGenerator[Generated, None]:
-        """Deltas and quotes as they come, then ``End``; NO_EVIDENCE comes without text.
-
-        Without passages that say anything the model is not asked. Raises DeadlineExceeded; InvalidArgument
-        for a question that does not fit and a schema that the server refuses; Overloaded; FailedPrecondition
-        when the server refuses the caller; BackendUnavailable when it does not answer, or breaks off.
-        """
-        end_s = self._end(deadline_s)
-        if not any(passage.text.strip() for passage in prompt.passages):
-            yield End(finish_reason=FinishReason.NO_EVIDENCE, usage=Usage())
-            return
-        server = await self._live(end_s)
-        served = await server.served()
-        async with self._slot(end_s) as queue_s:
-            rendering = self._render(prompt, limits, server, served, cache_salt)
-            rendered, placed = await within(rendering, end_s, self._options.first_token_s, server.url)
-            body = self._body(rendered.messages, limits, served, cache_salt, priority)
-            reader, times = _reader(prompt, rendered, limits), _Times(queue_s)
-            usage, reason, logprobs = TokenUsage(), None, list[TokenLogprob]()
-            async with aclosing(self._chunks(body, placed, end_s)) as chunks:
-                async for chunk in chunks:
-                    times.see(chunk)
-                    usage = chunk.usage or usage
-                    reason = chunk.finish_reason or reason
-                    logprobs += chunk.logprobs if limits.logprobs else ()
-                    for item in reader.feed(chunk.text):
-                        yield item
-        for item in reader.finish():
-            yield item
-        yield End(
-            finish_reason=_finish(reason, reader),
-            usage=times.usage(usage),
-            model=served.name,
-            template=rendered.template,
-            sent=rendered.sent,
-            removed_marks=reader.removed_marks,
-            logprobs=logprobs,
-        )
-
-    async def condense(
-        self, prompt: Prompt, *, cache_salt: str = "", deadline_s: float | None = None
-    ) -> Condensed | None:
-        """The question as the model puts it, so that it stands alone. Raises as ``stream`` does."""
-        if not may_be_condensed(prompt.question):
-            return None
-        end_s = self._end(deadline_s)
-        server = await self._live(end_s)
-        served = await server.served()
-        body = self._body(condensing_messages(prompt), LIMITS, served, cache_salt)
-        text, usage, reason = "", TokenUsage(), None
-        async with self._slot(end_s) as queue_s:
-            times = _Times(queue_s)
-            async with aclosing(self._chunks(body, server.url, end_s)) as chunks:
-                async for chunk in chunks:
-                    times.see(chunk)
-                    text += chunk.text
-                    usage = chunk.usage or usage
-                    reason = chunk.finish_reason or reason
-        question = "" if reason == "length" else condensed(text)
-        return Condensed(text=question, usage=times.usage(usage), model=served.name)
-
-    async def close(self) -> None:
-        """Close the connections; streams that run end with an error."""
-        await self._client.aclose()
-
-    # -- what is sent ------------------------------------------------------------------------------
-
-    def _end(self, deadline_s: float | None) -> float | None:
-        """The monotonic second of the deadline. Raises BackendUnavailable, DeadlineExceeded."""
-        if self._client.is_closed:
-            raise BackendUnavailable("the generator is closed")
-        if deadline_s is not None and deadline_s <= 0:
-            raise DeadlineExceeded("no time is left for an answer")
-        return None if deadline_s is None else monotonic() + deadline_s
-
-    @asynccontextmanager
-    async def _slot(self, end_s: float | None) -> AsyncIterator[float]:
-        """Hold one of the generations that may run at once; how many seconds one had to wait for it.
-
-        Raises Overloaded after a wait as long as that for a first token may be, or a part of what is left.
-        """
-        began, patience_s = monotonic(), self._options.first_token_s
-        if end_s is not None:
-            patience_s = min(patience_s, _QUEUE_SHARE * max(0.0, end_s - began))
-        try:
-            await within(self._slots.acquire(), None, patience_s, "the queue")
-        except BackendUnavailable as exc:
-            told = f"{self._options.concurrency} generations run already"
-            raise Overloaded(told, retry_after_s=_RETRY_AFTER_S) from exc
-        try:
-            yield monotonic() - began
-        finally:
-            self._slots.release()
-
-    async def _live(self, end_s: float | None) -> ModelServer:
-        """A replica that says what it serves. Raises what the last one raises."""
-        servers = sorted(self._servers.values(), key=lambda server: (server.down, server.in_flight))
-        for server in servers:
-            try:
-                return await within(self._meet(server), end_s, self._options.first_token_s, server.url)
-            except BackendUnavailable:
-                if server is servers[-1]:
-                    raise
-        raise AssertionError("the loop ends by returning or raising")
-
-    async def _meet(self, server: ModelServer) -> ModelServer:
-        """Ask what it serves; the first one that says it also says how large their caches are."""
-        served = await server.served()
-        if self._replicas is None:
-            tokens, block_size = await server.cache(served)
-            ordering = OrderingOptions(
-                capacity_tokens=self._options.cache_tokens or tokens,
-                block_size=block_size,
-                max_displacement=self._options.max_displacement,
-                lead_within=min(self._options.max_displacement + 1, _LEAD_WITHIN),
-            )
-            self._replicas = Replicas(dict.fromkeys(self._servers, ordering))
-        return server
-
-    async def _render(
-        self, prompt: Prompt, limits: Limits, server: ModelServer, served: Served, scope: str
-    ) -> tuple[Rendered, str]:
-        """The prompt, and the replica whose cache its order is for."""
-        context = self._options.context_tokens or served.context_tokens or _CONTEXT_TOKENS
-        budget = context - limits.max_tokens - (len(prompt.history) + 2) * _MARGIN_TOKENS
-        if budget <= 0:
-            raise InvalidArgument.at(
-                "generation.max_tokens",
-                f"{limits.max_tokens} leave no room for a prompt: {served.name} holds {context} tokens",
-            )
-        assert self._replicas is not None
-        replicas, placements = self._replicas, list[tuple[Placement, Passages]]()
-
-        def order(chosen: Sequence[int]) -> Sequence[int]:
-            passages = _sizes([prompt.passages[index] for index in chosen], scope)
-            placement = replicas.place(passages, self._in_flight, down=self._down)
-            placements.append((placement, passages))
-            return [chosen[place] for place in placement.order]
-
-        rendered = await self._builder.build(prompt, budget_tokens=budget, count=server.count, order=order)
-        placement, passages = placements[-1]
-        replicas.sent(placement, passages)
-        return rendered, placement.replica
-
-    @property
-    def _in_flight(self) -> dict[str, int]:
-        return {url: server.in_flight for url, server in self._servers.items()}
-
-    @property
-    def _down(self) -> list[str]:
-        return [url for url, server in self._servers.items() if server.down]
-
-    def _body(
-        self,
-        messages: Sequence[Message],
-        limits: Limits,
-        served: Served,
-        cache_salt: str,
-        priority: int = 0,
-    ) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            **self._options.extra,
-            "model": served.name,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "max_tokens": limits.max_tokens,
-            "temperature": limits.temperature,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if limits.seed is not None:
-            body["seed"] = limits.seed
-        if limits.stop:
-            body["stop"] = list(limits.stop)
-        if limits.logprobs:
-            body["logprobs"] = True
-        if limits.json_schema is not None:
-            schema = {"name": "answer", "schema": dict(limits.json_schema), "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if served.is_vllm and cache_salt:
-            body["cache_salt"] = cache_salt
-        if served.is_vllm and priority:
-            body["priority"] = priority
-        return body
-
-    # -- what comes back ---------------------------------------------------------------------------
-
-    async def _chunks(
-        self, body: dict[str, Any], placed: str, end_s: float | None
-    ) -> AsyncGenerator[ChatChunk, None]:
-        """The events of the answer: tried again, by another replica first, only before any text has come."""
-        turns = cycle(sorted(self._servers.values(), key=lambda server: (server.url != placed, server.down)))
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((BackendUnavailable, Overloaded)),
-            wait=wait_random_exponential(multiplier=0.1, max=2.0),
-            stop=stop_after_attempt(self._options.retries + 1),
-            sleep=lambda seconds: within(asyncio.sleep(seconds), end_s, seconds + 1, placed),
-            reraise=True,
-        ):
-            with attempt:
-                server = next(turns)
-                begun = await within(server.begin(body), end_s, self._options.first_token_s, server.url)
-        try:
-            yield begun.first
-            while True:
-                coming = anext(begun.rest, None)
-                chunk = await within(coming, end_s, self._options.stall_s, server.url)
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
-            await server.end(begun)
-
-
-def _sizes(passages: Sequence[Passage], scope: str) -> Passages:
-    """Sizes are estimated: one that is wrong costs a block of the cache at most."""
-    return Passages(
-        keys=[blake2b(f"{p.title}\n{p.text}".encode("utf-8", "replace")).hexdigest() for p in passages],
-        tokens=[len(p.text) // _CHARS_PER_TOKEN for p in passages],
-        scope=scope,
+def _opened(options: Options) -> ChatGenerator:
+    key = _api_key(options.api_key_env)
+    count = None if options.tokenizer is None else LocalCounter(load_tokenizer(options.tokenizer))
+    client = httpx.AsyncClient(
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=httpx.Timeout(None, connect=_CONNECT_S, pool=options.first_token_s),
+        limits=httpx.Limits(max_connections=options.concurrency + _SHORT_CALLS),
     )
-
-
-def _reader(prompt: Prompt, rendered: Rendered, limits: Limits) -> Reader:
-    if limits.json_schema is not None:
-        return JsonReader()
-    marks = dict(enumerate(rendered.sent, start=1))
-    return AnswerReader(CitationParser(prompt.passages, marks, kept=rendered.kept))
-
-
-def _finish(reason: str | None, reader: Reader) -> FinishReason:
-    if reader.refused:
-        return FinishReason.NO_EVIDENCE
-    return FinishReason.LENGTH if reason == "length" else FinishReason.COMPLETE
-
-
-class _Times:
-    """Of one generation, which begins now after a wait of ``queue_s``."""
-
-    def __init__(self, queue_s: float) -> None:
-        self._queue_s = queue_s
-        self._began = monotonic()
-        self._first: float | None = None
-
-    def see(self, chunk: ChatChunk) -> None:
-        """The next event has come."""
-        if self._first is None and chunk.text:
-            self._first = monotonic()
-
-    def usage(self, usage: TokenUsage) -> Usage:
-        """What a generation that ends now took."""
-        written, now = usage.completion_tokens or 0, monotonic()
-        first = now if self._first is None else self._first
-        return Usage(
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            completion_tokens=written,
-            ttft_ms=(self._queue_s + first - self._began) * 1e3,
-            tpot_ms=(now - first) * 1e3 / (written - 1) if written > 1 else 0.0,
-            queue_ms=self._queue_s * 1e3,
-        )
-
-
-def _source(template: str | None) -> str | None:
-    if template is None:
-        return None
-    try:
-        return Path(template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidArgument.at("options.template", f"{template}: {exc}") from exc
+    urls = dict.fromkeys((options.url, *options.replicas))
+    servers = [ModelServer(client, url, options.model, count=count, extra=options.extra) for url in urls]
+    return ChatGenerator(servers, options)
 
 
 def _api_key(variable: str | None) -> str | None:

@@ -12,6 +12,7 @@ from ragstone.errors import FailedPrecondition, InvalidArgument
 BACKENDS: Final[Mapping[str, str]] = {
     "extractive": "generator.extractive:open_generator",
     "openai_http": "generator.openai_http:open_generator",
+    "vllm_engine": "generator.vllm_engine:open_generator",
 }
 """``kind`` -> ``module:function``; the module is imported when the kind is first opened."""
 

@@ -155,3 +155,5 @@ class Done:
     """The tokens as the model wrote them, with its own marks, where ``Generation.logprobs`` asks for them."""
     from_cache: bool = False
     """The answer was given before, to the same tenant, question and passages: nothing was generated."""
+    similarity: float | None = None
+    """Cosine with the question that it was given to, where that was put in other words."""

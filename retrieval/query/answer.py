@@ -23,6 +23,7 @@ from retrieval.query.conversation import standalone
 from retrieval.query.deadlines import Deadline
 from retrieval.query.grounding import Grounding, ground
 from retrieval.query.search import Searcher
+from retrieval.query.similar_answers import Asked, SimilarAnswers
 from retrieval.store.usage import Accounts, Used
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.snapshots import OpenCollection
@@ -53,6 +54,9 @@ class Answerer:
         self._settings = settings
         self._salt_key = salt_key
         self._cache = AnswerCache(settings.kept)
+        self._similar: SimilarAnswers | None = None
+        if settings.similarity is not None:
+            self._similar = SimilarAnswers(settings.kept, similarity=settings.similarity)
         self._metrics = metrics
         self._accounts = accounts
         self._accounting: set[asyncio.Task[None]] = set()
@@ -84,7 +88,8 @@ class Answerer:
             tenant=tenant,
         )
         limits = self._limits(question.generation)
-        if (known := self._cache.get(prompt, limits)) is not None:
+        known, asked = await self._remembered(collection, prompt, limits)
+        if known is not None:
             for event in _again(known, watch, condensing):
                 yield event
             return
@@ -110,7 +115,8 @@ class Answerer:
                         if limits.json_schema is None:
                             grounding = await self._ground(collection, text, citations, tenant, deadline)
                             done = replace(done, grounded=grounding.share, ungrounded=grounding.ungrounded)
-                        self._cache.put(prompt, limits, Answered(text=text, citations=citations, done=done))
+                        answered = Answered(text=text, citations=citations, done=done)
+                        self._remember(prompt, limits, asked, answered)
                         yield done
 
     async def close(self) -> None:
@@ -137,6 +143,32 @@ class Answerer:
         if not whole.text:
             whole = Standalone(text=standalone(asked, question.history))
         return (None if whole.text == asked else whole), usage
+
+    async def _remembered(
+        self, collection: OpenCollection, prompt: Prompt, limits: Limits
+    ) -> tuple[Answered | None, Asked | None]:
+        """An answer that was given before, to this question or a similar one; this one as it is compared."""
+        known = self._cache.get(prompt, limits)
+        if known is not None or self._similar is None:
+            return known, None
+        asked = await self._asked(collection, prompt, limits)
+        return (None if asked is None else self._similar.find(asked)), asked
+
+    def _remember(self, prompt: Prompt, limits: Limits, asked: Asked | None, answered: Answered) -> None:
+        self._cache.put(prompt, limits, answered)
+        if self._similar is not None and asked is not None:
+            self._similar.put(asked, answered)
+
+    async def _asked(self, collection: OpenCollection, prompt: Prompt, limits: Limits) -> Asked | None:
+        """The question with its vector; None where it leans on a conversation, or has no vector."""
+        if prompt.history:
+            return None
+        with suppress(RagstoneError):
+            space, vector = await self._searcher.query_vector(
+                collection, prompt.question, tenant=prompt.tenant
+            )
+            return Asked(prompt=prompt, limits=limits, vector=vector, space=space)
+        return None
 
     def _limits(self, generation: Generation) -> Limits:
         return Limits(

@@ -30,16 +30,20 @@ class AnswerCache:
 
     def get(self, prompt: Prompt, limits: Limits) -> Answered | None:
         """The answer to ``prompt``, when it was asked so before."""
-        return self._answers.get(_key(prompt, limits)) if _repeatable(limits) else None
+        return self._answers.get(_key(prompt, limits)) if repeatable(limits) else None
 
     def put(self, prompt: Prompt, limits: Limits, answered: Answered) -> None:
         """Keep an answer that came to its end; one that another generator had to give is not kept."""
-        whole = answered.done.finish_reason is FinishReason.COMPLETE and not answered.done.passed_over
-        if whole and _repeatable(limits) and self._answers.maxsize:
+        if whole(answered) and repeatable(limits) and self._answers.maxsize:
             self._answers[_key(prompt, limits)] = answered
 
 
-def _repeatable(limits: Limits) -> bool:
+def whole(answered: Answered) -> bool:
+    """Whether it came to its end, and was no other generator's to give."""
+    return answered.done.finish_reason is FinishReason.COMPLETE and not answered.done.passed_over
+
+
+def repeatable(limits: Limits) -> bool:
     """Whether the same answer is what asking again should give."""
     return limits.temperature == 0 or limits.seed is not None
 

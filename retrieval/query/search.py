@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap64
 
 from embedders.base import Embedder, Encoded, Vectors
@@ -74,6 +76,18 @@ class Searcher:
         both spaces, NotFound and FailedPrecondition for a version that is not open.
         """
         return await self._search(collection, query, tenant, deadline_s, at="query")
+
+    async def query_vector(
+        self, collection: OpenCollection, text: str, *, tenant: str
+    ) -> tuple[str, NDArray[np.float32]]:
+        """The space of the version that serves, and where ``text`` lies in it, as searches have it.
+
+        Raises what the embedder raises.
+        """
+        with collection.lease() as snapshot:
+            embedder = snapshot.parts.embedder
+            [vector] = await self._query_vectors.of(embedder, text, tenant=tenant)
+            return embedder.space.id, vector
 
     async def search_many(
         self,

@@ -45,10 +45,10 @@ def chat_server() -> Iterator[ChatServer]:
 
 @asynccontextmanager
 async def answering(
-    settings: Settings, metrics: Metrics, *generators: GeneratorSettings
+    settings: Settings, metrics: Metrics, *generators: GeneratorSettings, similarity: float | None = None
 ) -> AsyncIterator[Ragstone]:
     prices = {MODEL: Price(prompt=1.0, cached=0.1, completion=10.0)}
-    answers = AnswerSettings(prices=prices)
+    answers = AnswerSettings(prices=prices, similarity=similarity)
     chosen = settings.model_copy(update={"generators": generators, "answers": answers})
     ragstone = await build(chosen, metrics)
     try:
@@ -253,6 +253,19 @@ async def test_the_same_question_over_the_same_passages_is_answered_from_memory(
         await ragstone.upsert("docs", [changed], request_id="2", wait=Wait.INDEXED, tenant="t")
         await events(ragstone)
         assert len(chat_server.requests) == 3
+
+
+@pytest.mark.parametrize(("similarity", "asked"), [(0.9, 1), (None, 2)])
+async def test_the_same_question_in_other_words_is_answered_from_memory_where_that_is_set(
+    settings: Settings, metrics: Metrics, chat_server: ChatServer, similarity: float | None, asked: int
+) -> None:
+    reworded = Question(query=Query(text="When did the harbour of Lindholm freeze over?"))
+    async with answering(settings, metrics, model(chat_server), similarity=similarity) as ragstone:
+        first, again = await events(ragstone), await events(ragstone, reworded)
+    assert len(chat_server.requests) == asked
+    [done] = of(Done, again)
+    assert done.from_cache == (done.similarity is not None) == (asked == 1)
+    assert of(Citation, first) == of(Citation, again)
 
 
 async def test_an_answer_by_chance_is_not_given_again(

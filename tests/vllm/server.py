@@ -34,6 +34,20 @@ def missing(model: str = "tiny") -> str | None:
     return None
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """What a process with vLLM in it needs, which is to write nowhere but in ``folder``."""
+    places = ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR")
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("VLLM_", "PYTHON", "COV_"))
+    }
+    return {
+        **kept,
+        **dict.fromkeys(places, str(folder)),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+
+
 @dataclass(kw_only=True)
 class VllmServer:
     """One vLLM process group; a context manager. ``start`` raises RuntimeError with the end of its log."""
@@ -150,16 +164,7 @@ class VllmServer:
 
     def _environment(self) -> dict[str, str]:
         assert self._folder is not None
-        folder = self._folder.name
-        places = ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR")
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(("VLLM_", "PYTHON", "COV_"))
-        }
-        return {
-            **kept,
-            **dict.fromkeys(places, folder),
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
+        return environment(Path(self._folder.name)) | {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_SERVER_DEV_MODE": "1" if self.dev_mode else "0",
         }

@@ -219,6 +219,7 @@ events = st.one_of(
         ungrounded=st.lists(st.builds(AnswerSpan, start=counts, end=counts), max_size=3).map(tuple),
         logprobs=st.lists(st.builds(TokenLogprob, token=text, logprob=floats), max_size=3).map(tuple),
         from_cache=st.booleans(),
+        similarity=st.none() | floats,
     ),
 )
 recipes = st.builds(

@@ -335,7 +335,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., ttft_ms: _Optional[float] = ..., tpot_ms: _Optional[float] = ..., cost: _Optional[float] = ..., queue_ms: _Optional[float] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "timings_ms", "answered_by", "model", "passed_over", "template", "removed_marks", "grounded", "ungrounded", "from_cache", "logprobs")
+    __slots__ = ("finish_reason", "timings_ms", "answered_by", "model", "passed_over", "template", "removed_marks", "grounded", "ungrounded", "from_cache", "logprobs", "similarity")
     class TimingsMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -354,6 +354,7 @@ class Done(_message.Message):
     UNGROUNDED_FIELD_NUMBER: _ClassVar[int]
     FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     timings_ms: _containers.ScalarMap[str, float]
     answered_by: str
@@ -365,7 +366,8 @@ class Done(_message.Message):
     ungrounded: _containers.RepeatedCompositeFieldContainer[AnswerSpan]
     from_cache: bool
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., answered_by: _Optional[str] = ..., model: _Optional[str] = ..., passed_over: _Optional[_Iterable[str]] = ..., template: _Optional[str] = ..., removed_marks: _Optional[int] = ..., grounded: _Optional[float] = ..., ungrounded: _Optional[_Iterable[_Union[AnswerSpan, _Mapping]]] = ..., from_cache: _Optional[bool] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+    similarity: float
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., answered_by: _Optional[str] = ..., model: _Optional[str] = ..., passed_over: _Optional[_Iterable[str]] = ..., template: _Optional[str] = ..., removed_marks: _Optional[int] = ..., grounded: _Optional[float] = ..., ungrounded: _Optional[_Iterable[_Union[AnswerSpan, _Mapping]]] = ..., from_cache: _Optional[bool] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("token", "logprob")

@@ -1,0 +1,182 @@
+"""vLLM's engine in this process, with no server between: ``AsyncLLM``, which keeps its workers in processes.
+
+``vllm`` is no dependency of Ragstone: who uses this kind installs the build for the machine's accelerator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from pydantic import Field
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from generator.base import Generator, Limits
+from generator.chat_generator import ChatGenerator, ChatOptions
+from generator.chat_model import BLOCK_SIZE, CACHE_TOKENS, Begun, Chat, ChatModel, Chunk, Served, TokenUsage
+from generator.options import parse_options
+from ragstone.answers import TokenLogprob
+from ragstone.errors import BackendUnavailable, InvalidArgument
+
+_INLINE_CHARS: Final = 20_000
+"""Up to so many characters are counted on the event loop: some 5 ms."""
+
+
+class Options(ChatOptions, frozen=True, extra="forbid"):
+    """Options of the ``vllm_engine`` generator."""
+
+    model: str = Field(min_length=1, max_length=500)
+    """A hub id, or a folder."""
+    engine: Mapping[str, Any] = Field(default_factory=dict)
+    """vLLM's engine arguments, as ``max_model_len`` or ``gpu_memory_utilization``."""
+    extra: Mapping[str, Any] = Field(default_factory=dict)
+    """Sampling parameters of every generation, as ``top_p``."""
+
+
+async def open_generator(options: Mapping[str, Any]) -> Generator:
+    """Load the model: seconds to minutes.
+
+    Raises InvalidArgument for options that vLLM or Ragstone does not know, BackendUnavailable when the
+    engine does not start.
+    """
+    parsed = parse_options(Options, options)
+    return ChatGenerator([await asyncio.to_thread(_load, parsed)], parsed)
+
+
+def _load(options: Options) -> ChatModel:
+    try:
+        arguments = AsyncEngineArgs(model=options.model, **options.engine)
+    except TypeError as exc:
+        raise InvalidArgument.at("options.engine", str(exc)) from exc
+    try:
+        engine = AsyncLLM.from_engine_args(arguments)
+    except (ValueError, OSError) as exc:
+        raise InvalidArgument.at("options", f"vLLM does not take {options.model}: {exc}") from exc
+    except RuntimeError as exc:
+        raise BackendUnavailable(f"vLLM does not start: {exc}") from exc
+    return EngineModel(engine, options.model, options.extra)
+
+
+class EngineModel:
+    """A ``ChatModel`` over an engine that is its own."""
+
+    def __init__(self, engine: AsyncLLM, name: str, extra: Mapping[str, Any]) -> None:
+        self.url = f"vllm-engine:{name}"
+        self.in_flight = 0
+        self._engine = engine
+        self._name = name
+        self._extra = extra
+        self._tokenizer: Any = engine.get_tokenizer()
+
+    @property
+    def down(self) -> bool:
+        """Whether the engine has died; it does not come back."""
+        return bool(self._engine.errored)
+
+    async def served(self) -> Served:
+        """The model. Raises BackendUnavailable once the engine has died."""
+        if self.down:
+            raise BackendUnavailable(f"the engine of {self._name} has died: {self._engine.dead_error}")
+        return Served(self._name, self._engine.model_config.max_model_len, is_vllm=True)
+
+    async def cache(self, served: Served) -> tuple[int, int]:
+        """As the engine planned it when it started."""
+        config = self._engine.vllm_config.cache_config
+        if not config.num_gpu_blocks:
+            return CACHE_TOKENS, BLOCK_SIZE
+        return config.num_gpu_blocks * config.block_size, config.block_size
+
+    async def count(self, texts: Sequence[str]) -> Sequence[int]:
+        """The tokens of each of ``texts``, without those that begin or end a sequence."""
+        if sum(map(len, texts)) <= _INLINE_CHARS:
+            return self._count(texts)
+        return await asyncio.to_thread(self._count, texts)
+
+    def _count(self, texts: Sequence[str]) -> Sequence[int]:
+        return [len(self._tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+
+    async def begin(self, chat: Chat) -> Begun:
+        """The completion of ``chat``, once its first piece of text is there.
+
+        Raises InvalidArgument for what the model does not take, BackendUnavailable.
+        """
+        self.in_flight += 1
+        chunks = self._chunks(chat)
+        try:
+            async for chunk in chunks:
+                if chunk.text or chunk.finish_reason:
+                    return Begun(chunk, chunks, chunks.aclose)
+            raise BackendUnavailable(f"{self._name} answered nothing")
+        except BaseException:
+            self.in_flight -= 1
+            await chunks.aclose()
+            raise
+
+    async def end(self, begun: Begun) -> None:
+        """Stop what is still generated."""
+        self.in_flight -= 1
+        await begun.close()
+
+    async def close(self) -> None:
+        """End the engine's processes."""
+        await asyncio.to_thread(self._engine.shutdown)
+
+    async def _chunks(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+        written = 0
+        try:
+            async for output in self._engine.generate(
+                self._prompt(chat), self._parameters(chat.limits), uuid4().hex, priority=chat.priority
+            ):
+                [completion] = output.outputs
+                written += len(completion.token_ids)
+                yield Chunk(
+                    text=completion.text,
+                    logprobs=_logprobs(completion) if chat.limits.logprobs else (),
+                    finish_reason=completion.finish_reason,
+                    usage=TokenUsage(
+                        prompt_tokens=len(output.prompt_token_ids or ()),
+                        cached_tokens=output.num_cached_tokens or 0,
+                        completion_tokens=written,
+                    ),
+                )
+        except ValueError as exc:
+            raise InvalidArgument(f"{self._name} refuses the request: {exc}") from exc
+        except (EngineDeadError, EngineGenerateError) as exc:
+            raise BackendUnavailable(f"the engine of {self._name} failed: {exc}") from exc
+
+    def _prompt(self, chat: Chat) -> dict[str, Any]:
+        messages = [{"role": message.role, "content": message.content} for message in chat.messages]
+        tokens = self._tokenizer.apply_chat_template(
+            messages, tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        prompt: dict[str, Any] = {"prompt_token_ids": tokens}
+        return {**prompt, "cache_salt": chat.cache_salt} if chat.cache_salt else prompt
+
+    def _parameters(self, limits: Limits) -> SamplingParams:
+        form = None
+        if limits.json_schema is not None:
+            form = StructuredOutputsParams(json=dict(limits.json_schema))
+        asked = {
+            **self._extra,
+            "max_tokens": limits.max_tokens,
+            "temperature": limits.temperature,
+            "seed": limits.seed,
+            "stop": list(limits.stop),
+            "logprobs": 0 if limits.logprobs else None,
+            "structured_outputs": form,
+            "output_kind": RequestOutputKind.DELTA,
+        }
+        return SamplingParams(**asked)
+
+
+def _logprobs(completion: Any) -> list[TokenLogprob]:
+    """Of the tokens that were chosen."""
+    told = zip(completion.token_ids, completion.logprobs or (), strict=False)
+    chosen = [at[token] for token, at in told if token in at]
+    return [TokenLogprob(token=one.decoded_token or "", logprob=float(one.logprob)) for one in chosen]
