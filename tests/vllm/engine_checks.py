@@ -57,7 +57,12 @@ async def a_tenants_repeats_are_cached_and_no_other_tenant_sees_them(generator: 
 
 
 async def an_answer_in_a_schema_is_json_that_fits(generator: Generator) -> None:
-    schema = {"type": "object", "properties": {"n": {"enum": ["x", "y"]}}, "required": ["n"]}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": ["x", "y"]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     text, end = await _answer(generator, Limits(max_tokens=64, json_schema=schema))
     assert end.finish_reason is FinishReason.COMPLETE
     assert json.loads(text)["n"] in {"x", "y"}, text
