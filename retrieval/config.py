@@ -137,7 +137,7 @@ class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
     """Cosine with a cited passage from which a sentence rests on it, whatever their words."""
     kept: int = Field(1_000, ge=0)
     """Answers that are kept, and given again to the same tenant, question and passages; 0 keeps none."""
-    similarity: float | None = Field(None, ge=0.9, le=1)
+    similarity: float | None = Field(None, ge=0.95, le=1)
     """Cosine with an earlier question from which its answer is given again, where numbers are the same and
     all that it cites was found again; unset, only the very same question's is."""
     condense_s: float = Field(3.0, ge=0, le=60)

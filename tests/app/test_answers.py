@@ -255,7 +255,7 @@ async def test_the_same_question_over_the_same_passages_is_answered_from_memory(
         assert len(chat_server.requests) == 3
 
 
-@pytest.mark.parametrize(("similarity", "asked"), [(0.9, 1), (None, 2)])
+@pytest.mark.parametrize(("similarity", "asked"), [(0.95, 1), (None, 2)])
 async def test_the_same_question_in_other_words_is_answered_from_memory_where_that_is_set(
     settings: Settings, metrics: Metrics, chat_server: ChatServer, similarity: float | None, asked: int
 ) -> None:
