@@ -82,10 +82,12 @@ _LEAD: Final = r"^(?:[^\w\n]|_){0,16}?"
 """What may stand before a line's first word: indents, bullets, quote marks, emphasis, comment signs."""
 _NUMBERED_LINE: Final = re.compile(rf"{_LEAD}(?P<x>[\[【])(?= ?\d)", re.MULTILINE)
 _HEADING: Final = re.compile(
-    rf"{_LEAD}(?P<x>#{{1,8}})(?=(?:[^\w\n]|_){{0,8}}(?:{_ROLES})\b)", re.MULTILINE | re.IGNORECASE
+    rf"{_LEAD}(?P<x>#(?:[^\w\n]|_){{0,15}}?)(?=(?:{_ROLES})\b)", re.MULTILINE | re.IGNORECASE
 )
 _PREFIX: Final = re.compile(
-    rf"{_LEAD}(?:{_ROLES})(?:[ \t]{{1,4}}(?:prompt|message|note|override))?(?:[^\w\n:]|_){{0,8}}(?P<x>:)",
+    rf"{_LEAD}(?:{_ROLES})(?:[ \t]{{1,4}}(?:prompt|message|note|override))?(?:[^\w\n:]|_){{0,8}}"
+    # Those that follow, too: they would stand behind the role once the first one is no colon.
+    r"(?P<x>:(?:[^\w\n]|_){0,8})",
     re.MULTILINE | re.IGNORECASE,
 )
 _FENCE: Final = re.compile(r"^[ \t]*(?P<x>[`~])(?=``|~~)", re.MULTILINE)
@@ -97,7 +99,7 @@ _RULES: Final = (
     (_PREFIX, ":", "꞉"),
     (_FENCE, "`~", "ˋ"),
 )
-"""What to find, the characters without which it is not there, and what each one of its ``x`` shall become."""
+"""What to find, the characters without which it is not there, and what those of its ``x`` shall become."""
 _NEEDED: Final = re.compile(
     f"[{re.escape(''.join({*PAIRS, *(character for _, needed, _ in _RULES for character in needed)}))}]"
 )
@@ -149,7 +151,8 @@ def _changes(view: str) -> Iterator[tuple[int, str]]:
             continue
         for match in pattern.finditer(view):
             for at in range(*match.span("x")):
-                yield at, new
+                if view[at] in needed:
+                    yield at, new
     if there.isdisjoint(PAIRS):
         return
     for match in MARK.finditer(view):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from generator.base import Delta, Passage, Prompt
@@ -309,6 +309,9 @@ def test_what_looks_like_the_prompts_own_becomes_a_look_alike(text: str, harmles
 
 
 @given(AWKWARD | st.sampled_from(INJECTIONS))
+@example("#<#<\u200b|system|\u200b>")
+@example("System:: yes")
+@example("System : _:: :yes")
 def test_offsets_into_a_text_stay_what_they_were(text: str) -> None:
     assert len(neutral(text)) == len(text)
     assert neutral(neutral(text)) == neutral(text)
