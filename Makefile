@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-rerank bench-ann bench-prefix bench-answers vllm test-vllm clean
+.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-rerank bench-ann bench-prefix bench-answers bench-similar vllm test-vllm clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ bench-rerank: $(VENV)/.bench ## Reranking: its cost beside raw models, and nDCG@
 
 bench-answers: $(VENV)/.bench ## What answers add to a search, and how good extracted ones are
 	@$(BIN)/python -m benchmarks.answers
+
+bench-similar: $(VENV)/.bench ## How often an answer is given to another question, and how often wrongly
+	@$(BIN)/python -m benchmarks.similar
 
 bench-ann: $(VENV)/.bench ## The dense index beside raw FAISS, hnswlib and qdrant-edge
 	@$(BIN)/python -m benchmarks.ann

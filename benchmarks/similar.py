@@ -35,7 +35,7 @@ from retrieval.query.answer_cache import Answered
 from retrieval.query.similar_answers import Asked, SimilarAnswers
 
 SIMILARITIES: Final = (0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
-REWORDINGS: Final = ("{}?", "can you tell me {}", "{} please", "I would like to know {}?")
+REWORDINGS: Final = ("please tell me {}", "can you tell me {}?", "{}, please?", "I would like to know {}")
 AT_ONCE: Final = 100
 REWORDED: Final = 300
 """So many questions are asked in other words as well."""

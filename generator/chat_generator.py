@@ -60,16 +60,18 @@ class ChatOptions(BaseModel, frozen=True, extra="forbid"):
     """What a replica's prefix cache holds; without it as vLLM tells, else 200,000."""
 
 
+def prompt_builder(options: ChatOptions) -> PromptBuilder:
+    """Of the template that they name. Raises InvalidArgument for one that is none."""
+    return PromptBuilder(_source(options.template))
+
+
 class ChatGenerator:
-    """A ``Generator`` over the replicas of one model.
+    """A ``Generator`` over the replicas of one model."""
 
-    Raises InvalidArgument for a template that is none.
-    """
-
-    def __init__(self, replicas: Sequence[ChatModel], options: ChatOptions) -> None:
+    def __init__(self, replicas: Sequence[ChatModel], options: ChatOptions, builder: PromptBuilder) -> None:
         self._models = {model.url: model for model in replicas}
         self._options = options
-        self._builder = PromptBuilder(_source(options.template))
+        self._builder = builder
         self._replicas: Replicas | None = None
         self._slots = asyncio.Semaphore(options.concurrency)
         self._closed = False
@@ -300,7 +302,7 @@ class _Times:
 
     def usage(self, usage: TokenUsage) -> Usage:
         """What a generation that ends now took."""
-        written, now = usage.completion_tokens or 0, monotonic()
+        written, now = usage.completion_tokens, monotonic()
         first = now if self._first is None else self._first
         return Usage(
             prompt_tokens=usage.prompt_tokens,

@@ -7,6 +7,7 @@ A request may be hedged: asked of the next one too when the one before is slow t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -32,10 +33,6 @@ _FIRST_SHARE: Final = 0.5
 """Of the time that is left: so long a generator may take to begin, when another one stands behind it."""
 _PASSED_OVER: Final = (BackendUnavailable, FailedPrecondition, Overloaded)
 """What lets the next one answer. A wrong request stays wrong."""
-
-
-Ask = Callable[["Candidate", float | None], AsyncGenerator[Generated, None]]
-"""The stream of one candidate's answer, which has so many seconds left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +75,9 @@ class FallbackGenerator:
                 prompt, limits, cache_salt=cache_salt, priority=priority, deadline_s=left_s
             )
 
-        passed_over: list[str] = []
-        begun = await _first_to_begin(self._for(prompt.tenant), ask, deadline_s, passed_over)
-        candidate = begun.candidate
+        race = _Race(self._for(prompt.tenant), ask, deadline_s)
+        begun = await race.winner()
+        candidate, passed_over = begun.candidate, race.passed_over
         async with aclosing(begun.stream) as stream:
             yield _signed(begun.first.result(), candidate, passed_over)
             try:
@@ -128,10 +125,16 @@ class FallbackGenerator:
             await candidate.generator.close()
 
 
-@dataclass(frozen=True, slots=True)
+_Ask = Callable[[Candidate, float | None], AsyncGenerator[Generated, None]]
+"""The stream of one candidate's answer, which has so many seconds left."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Attempt:
     """A candidate that was asked, and the first item of what it answers."""
 
+    place: int
+    """Among the candidates."""
     candidate: Candidate
     stream: AsyncGenerator[Generated, None]
     first: asyncio.Task[Generated]
@@ -142,57 +145,109 @@ class _Attempt:
         await self.stream.aclose()
 
 
-async def _first_to_begin(
-    candidates: Sequence[Candidate], ask: Ask, deadline_s: float | None, passed_over: list[str]
-) -> _Attempt:
-    """Ask one after the other until one begins: the next when none is left that may, or to hedge.
+class _Race:
+    """Candidates that are asked one after the other until one begins: when one fails, or to hedge."""
 
-    Raises as ``FallbackGenerator.stream`` does.
-    """
-    end_s = None if deadline_s is None else monotonic() + deadline_s
-    failure: RagstoneError = FailedPrecondition("no generator is set up for this tenant")
-    asked: list[_Attempt] = []
-    try:
-        for candidate in candidates:
-            last = candidate is candidates[-1]
+    def __init__(self, candidates: Sequence[Candidate], ask: _Ask, deadline_s: float | None) -> None:
+        self.passed_over: tuple[str, ...] = ()
+        """Why those that stand before the winner do not answer; known once there is one."""
+        self._waiting = deque(enumerate(candidates))
+        self._ask = ask
+        self._end_s = None if deadline_s is None else monotonic() + deadline_s
+        self._asked: list[_Attempt] = []
+        self._spare: list[_Attempt] = []
+        """Hedges that found no evidence: an answer only if none before them has another."""
+        self._handed_over: list[_Attempt] = []
+        self._reasons: dict[int, str] = {}
+        self._failure: RagstoneError = FailedPrecondition("no generator is set up for this tenant")
+
+    async def winner(self) -> _Attempt:
+        """The one that answers; all others are given up. Raises as ``FallbackGenerator.stream`` does."""
+        try:
+            begun = await self._first_to_begin()
+        except BaseException:
+            await self._give_up_all_but(None)
+            raise
+        self._tell(begun)
+        try:
+            await self._give_up_all_but(begun)
+        except BaseException:
+            await begun.give_up()
+            raise
+        return begun
+
+    async def _first_to_begin(self) -> _Attempt:
+        newest = self._ask_next()
+        while self._asked:
+            hedge_s = newest.candidate.hedge_s if newest is not None and self._waiting else None
+            ready = await self._next_ready(hedge_s)
+            if ready is not None:
+                self._asked.remove(ready)
+                if self._begins(ready):
+                    return ready
+            if ready is None or ready is newest or not self._asked:
+                newest = self._ask_next() or newest
+        if self._spare:
+            return self._spare[0]
+        raise self._failure
+
+    def _ask_next(self) -> _Attempt | None:
+        """Ask the next one that may be asked; the last one always may. None where nobody is left."""
+        while self._waiting:
+            place, candidate = self._waiting.popleft()
+            last = not self._waiting
             if (reason := candidate.circuit.refusal()) is not None and not last:
-                passed_over.append(f"{candidate.name}: {reason}")
+                self._reasons[place] = f"{candidate.name}: {reason}"
                 continue
-            left_s = None if end_s is None else end_s - monotonic()
-            stream = ask(candidate, left_s)
+            left_s = None if self._end_s is None else self._end_s - monotonic()
+            stream = self._ask(candidate, left_s)
             first = asyncio.create_task(_first(stream, candidate, None if last else left_s))
-            asked.append(_Attempt(candidate, stream, first))
-            patience_s = None if last else candidate.hedge_s
-            while asked and (ready := await _next_ready(asked, patience_s)) is not None:
-                asked.remove(ready)
-                try:
-                    if not _hands_over(ready, candidates):
-                        passed_over += [f"{other.candidate.name}: was slower to begin" for other in asked]
-                        return ready
-                    reason = "found no evidence"
-                except _PASSED_OVER as exc:
-                    failure, reason = exc, exc.message
-                    log.warning("generator_passed_over", generator=ready.candidate.name, error=reason)
-                passed_over.append(f"{ready.candidate.name}: {reason}")
-                await ready.give_up()
-        raise failure
-    finally:
-        for other in asked:
-            await other.give_up()
+            self._asked.append(_Attempt(place, candidate, stream, first))
+            return self._asked[-1]
+        return None
 
+    async def _next_ready(self, patience_s: float | None) -> _Attempt | None:
+        """The first that has begun or failed; None when none has after ``patience_s``."""
+        firsts = [attempt.first for attempt in self._asked]
+        ready, _ = await asyncio.wait(firsts, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        return next((attempt for attempt in self._asked if attempt.first in ready), None)
 
-async def _next_ready(asked: Sequence[_Attempt], patience_s: float | None) -> _Attempt | None:
-    """The first of ``asked`` that has begun or failed; None when none has after ``patience_s``."""
-    ready, _ = await asyncio.wait(
-        [attempt.first for attempt in asked], timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-    )
-    return next((attempt for attempt in asked if attempt.first in ready), None)
+    def _begins(self, ready: _Attempt) -> bool:
+        """Whether it answers. Raises what is wrong with the request, unless one before it may take that."""
+        candidate = ready.candidate
+        is_hedge = any(other.place < ready.place for other in self._asked)
+        try:
+            first = ready.first.result()
+        except RagstoneError as exc:
+            if not is_hedge and not isinstance(exc, _PASSED_OVER):
+                raise
+            self._failure = exc
+            self._reasons[ready.place] = f"{candidate.name}: {exc.message}"
+            log.warning("generator_passed_over", generator=candidate.name, error=exc.message)
+            return False
+        if not _no_evidence(first):
+            return True
+        hands_over = candidate.escalate and bool(self._waiting or self._asked)
+        if not is_hedge and not hands_over:
+            return True
+        self._reasons[ready.place] = f"{candidate.name}: found no evidence"
+        (self._handed_over if hands_over else self._spare).append(ready)
+        return False
 
+    def _tell(self, winner: _Attempt) -> None:
+        """Whom the winner has overtaken: that counts as a failure, or a circuit would never open."""
+        for other in self._asked:
+            if other.place < winner.place:
+                reason = f"was slower to begin than {winner.candidate.name}"
+                other.candidate.circuit.failed(reason)
+                self._reasons[other.place] = f"{other.candidate.name}: {reason}"
+        before = sorted(place for place in self._reasons if place < winner.place)
+        self.passed_over = tuple(self._reasons[place] for place in before)
 
-def _hands_over(begun: _Attempt, candidates: Sequence[Candidate]) -> bool:
-    """Whether what has begun is no answer, and there is somebody else to ask. Raises what it raised."""
-    first, candidate = begun.first.result(), begun.candidate
-    return candidate.escalate and candidate is not candidates[-1] and _no_evidence(first)
+    async def _give_up_all_but(self, winner: _Attempt | None) -> None:
+        for other in (*self._asked, *self._spare, *self._handed_over):
+            if other is not winner:
+                await other.give_up()
 
 
 async def _first(

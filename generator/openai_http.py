@@ -15,7 +15,7 @@ import httpx
 from pydantic import AfterValidator, Field
 
 from generator.base import Generator
-from generator.chat_generator import ChatGenerator, ChatOptions
+from generator.chat_generator import ChatGenerator, ChatOptions, prompt_builder
 from generator.counting import LocalCounter, load_tokenizer
 from generator.model_server import ModelServer
 from generator.options import parse_options
@@ -65,7 +65,7 @@ async def open_generator(options: Mapping[str, Any]) -> Generator:
 
 
 def _opened(options: Options) -> ChatGenerator:
-    key = _api_key(options.api_key_env)
+    key, builder = _api_key(options.api_key_env), prompt_builder(options)
     count = None if options.tokenizer is None else LocalCounter(load_tokenizer(options.tokenizer))
     client = httpx.AsyncClient(
         headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -74,7 +74,7 @@ def _opened(options: Options) -> ChatGenerator:
     )
     urls = dict.fromkeys((options.url, *options.replicas))
     servers = [ModelServer(client, url, options.model, count=count, extra=options.extra) for url in urls]
-    return ChatGenerator(servers, options)
+    return ChatGenerator(servers, options, builder)
 
 
 def _api_key(variable: str | None) -> str | None:

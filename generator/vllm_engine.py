@@ -6,26 +6,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
+from jinja2 import TemplateError
 from pydantic import Field
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMError
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from generator.base import Generator, Limits
-from generator.chat_generator import ChatGenerator, ChatOptions
+from generator.chat_generator import ChatGenerator, ChatOptions, prompt_builder
 from generator.chat_model import BLOCK_SIZE, CACHE_TOKENS, Begun, Chat, ChatModel, Chunk, Served, TokenUsage
 from generator.options import parse_options
 from ragstone.answers import TokenLogprob
-from ragstone.errors import BackendUnavailable, InvalidArgument
+from ragstone.errors import BackendUnavailable, InvalidArgument, Overloaded
 
 _INLINE_CHARS: Final = 20_000
 """Up to so many characters are counted on the event loop: some 5 ms."""
+_RETRY_AFTER_S: Final = 1.0
+_FINISHED: Final = {"stop": "stop", "length": "length", "repetition": "length"}
+"""Other ends are of texts that were broken off."""
 
 
 class Options(ChatOptions, frozen=True, extra="forbid"):
@@ -46,17 +53,26 @@ async def open_generator(options: Mapping[str, Any]) -> Generator:
     engine does not start.
     """
     parsed = parse_options(Options, options)
-    return ChatGenerator([await asyncio.to_thread(_load, parsed)], parsed)
+    builder = await asyncio.to_thread(prompt_builder, parsed)
+    return ChatGenerator([await asyncio.to_thread(_load, parsed)], parsed, builder)
 
 
 def _load(options: Options) -> ChatModel:
+    # A fork of a server with threads may deadlock, and would hold its locks on the data directory.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # noqa: TID251 - vLLM reads it there
+    if options.extra.get("n", 1) != 1:
+        raise InvalidArgument.at("options.extra", "n: an answer is one text")
+    try:
+        SamplingParams(**options.extra)
+    except (TypeError, ValueError, VLLMError) as exc:
+        raise InvalidArgument.at("options.extra", str(exc)) from exc
     try:
         arguments = AsyncEngineArgs(model=options.model, **options.engine)
-    except TypeError as exc:
+    except (TypeError, ValueError) as exc:
         raise InvalidArgument.at("options.engine", str(exc)) from exc
     try:
         engine = AsyncLLM.from_engine_args(arguments)
-    except (ValueError, OSError) as exc:
+    except (ValueError, OSError, VLLMError) as exc:
         raise InvalidArgument.at("options", f"vLLM does not take {options.model}: {exc}") from exc
     except RuntimeError as exc:
         raise BackendUnavailable(f"vLLM does not start: {exc}") from exc
@@ -110,7 +126,7 @@ class EngineModel:
         chunks = self._chunks(chat)
         try:
             async for chunk in chunks:
-                if chunk.text or chunk.finish_reason:
+                if chunk.text or chunk.logprobs or chunk.finish_reason:
                     return Begun(chunk, chunks, chunks.aclose)
             raise BackendUnavailable(f"{self._name} answered nothing")
         except BaseException:
@@ -130,32 +146,47 @@ class EngineModel:
     async def _chunks(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
         written = 0
         try:
-            async for output in self._engine.generate(
-                self._prompt(chat), self._parameters(chat.limits), uuid4().hex, priority=chat.priority
-            ):
-                [completion] = output.outputs
-                written += len(completion.token_ids)
-                yield Chunk(
-                    text=completion.text,
-                    logprobs=_logprobs(completion) if chat.limits.logprobs else (),
-                    finish_reason=completion.finish_reason,
-                    usage=TokenUsage(
-                        prompt_tokens=len(output.prompt_token_ids or ()),
-                        cached_tokens=output.num_cached_tokens or 0,
-                        completion_tokens=written,
-                    ),
-                )
-        except ValueError as exc:
+            outputs = self._engine.generate(
+                await self._prompt(chat), self._parameters(chat.limits), uuid4().hex, priority=chat.priority
+            )
+            # Closing it is what stops the generation in the engine.
+            async with aclosing(outputs):
+                async for output in outputs:
+                    completion = output.outputs[0]
+                    written += len(completion.token_ids)
+                    yield Chunk(
+                        text=completion.text,
+                        logprobs=_logprobs(completion) if chat.limits.logprobs else (),
+                        finish_reason=self._finish(completion.finish_reason),
+                        usage=TokenUsage(
+                            prompt_tokens=len(output.prompt_token_ids or ()),
+                            cached_tokens=output.num_cached_tokens or 0,
+                            completion_tokens=written,
+                        ),
+                    )
+        except (ValueError, VLLMClientError, TemplateError) as exc:
             raise InvalidArgument(f"{self._name} refuses the request: {exc}") from exc
-        except (EngineDeadError, EngineGenerateError) as exc:
-            raise BackendUnavailable(f"the engine of {self._name} failed: {exc}") from exc
+        except GracefulHTTPError as exc:
+            raise Overloaded(f"{self._name} is full: {exc}", retry_after_s=_RETRY_AFTER_S) from exc
+        except VLLMError as exc:
+            raise BackendUnavailable(f"the engine of {self._name} failed: {exc.__cause__ or exc}") from exc
 
-    def _prompt(self, chat: Chat) -> dict[str, Any]:
-        messages = [{"role": message.role, "content": message.content} for message in chat.messages]
-        tokens = self._tokenizer.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=True, return_dict=False
+    def _finish(self, reason: str | None) -> str | None:
+        """Raises BackendUnavailable for a text that was broken off."""
+        if reason is None or reason in _FINISHED:
+            return None if reason is None else _FINISHED[reason]
+        raise BackendUnavailable(f"the engine of {self._name} broke the answer off: {reason}")
+
+    async def _prompt(self, chat: Chat) -> dict[str, Any]:
+        render = partial(
+            self._tokenizer.apply_chat_template,
+            [{"role": message.role, "content": message.content} for message in chat.messages],
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=False,
         )
-        prompt: dict[str, Any] = {"prompt_token_ids": tokens}
+        short = sum(len(message.content) for message in chat.messages) <= _INLINE_CHARS
+        prompt: dict[str, Any] = {"prompt_token_ids": render() if short else await asyncio.to_thread(render)}
         return {**prompt, "cache_salt": chat.cache_salt} if chat.cache_salt else prompt
 
     def _parameters(self, limits: Limits) -> SamplingParams:

@@ -154,6 +154,7 @@ class Done:
     logprobs: tuple[TokenLogprob, ...] = ()
     """The tokens as the model wrote them, with its own marks, where ``Generation.logprobs`` asks for them."""
     from_cache: bool = False
-    """The answer was given before, to the same tenant, question and passages: nothing was generated."""
+    """The answer was given before, to the same tenant: nothing was generated. Without ``similarity``,
+    question and passages were the very same."""
     similarity: float | None = None
-    """Cosine with the question that it was given to, where that was put in other words."""
+    """Cosine with the question that it was given to, where that, or what was found, was not the very same."""

@@ -159,7 +159,7 @@ def answer_lines(usage: Usage | None, done: Done | None) -> list[str]:
         return []
     lines = [f"passed over {reason}" for reason in done.passed_over]
     if done.similarity is not None:
-        lines.append(f"given before to a question put otherwise, at a cosine of {done.similarity:.3f}")
+        lines.append(f"given before to a similar question, at a cosine of {done.similarity:.3f}")
     if done.grounded is not None and done.ungrounded:
         lines.append(f"{len(done.ungrounded)} sentences rest on no passage that they cite")
     if done.removed_marks:

@@ -18,12 +18,12 @@ from ragstone.errors import RagstoneError
 from ragstone.types import AnswerEvent, Contexts, Hit, Question, SearchResult
 from retrieval import telemetry
 from retrieval.config import AnswerSettings
-from retrieval.query.answer_cache import AnswerCache, Answered
+from retrieval.query.answer_cache import AnswerCache, Answered, repeatable
 from retrieval.query.conversation import standalone
 from retrieval.query.deadlines import Deadline
 from retrieval.query.grounding import Grounding, ground
 from retrieval.query.search import Searcher
-from retrieval.query.similar_answers import Asked, SimilarAnswers
+from retrieval.query.similar_answers import Asked, SimilarAnswers, Vector
 from retrieval.store.usage import Accounts, Used
 from retrieval.telemetry import Metrics, Stopwatch
 from retrieval.versions.snapshots import OpenCollection
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 _CONDENSING_SHARE: Final = 0.25
 """Of the time that is left, at most."""
+_VECTOR_S: Final = 0.25
+"""The longest wait for a question's vector, which its search has left in memory mostly."""
 _GROUNDING_S: Final = 0.25
 """With less time left, an answer is held against its citations by words alone."""
 
@@ -55,7 +57,7 @@ class Answerer:
         self._salt_key = salt_key
         self._cache = AnswerCache(settings.kept)
         self._similar: SimilarAnswers | None = None
-        if settings.similarity is not None:
+        if settings.similarity is not None and settings.kept:
             self._similar = SimilarAnswers(settings.kept, similarity=settings.similarity)
         self._metrics = metrics
         self._accounts = accounts
@@ -88,7 +90,7 @@ class Answerer:
             tenant=tenant,
         )
         limits = self._limits(question.generation)
-        known, asked = await self._remembered(collection, prompt, limits)
+        known, asked = await self._remembered(collection, prompt, limits, question.query.filter, deadline)
         if known is not None:
             for event in _again(known, watch, condensing):
                 yield event
@@ -145,29 +147,31 @@ class Answerer:
         return (None if whole.text == asked else whole), usage
 
     async def _remembered(
-        self, collection: OpenCollection, prompt: Prompt, limits: Limits
+        self, collection: OpenCollection, prompt: Prompt, limits: Limits, among: str, deadline: Deadline
     ) -> tuple[Answered | None, Asked | None]:
         """An answer that was given before, to this question or a similar one; this one as it is compared."""
         known = self._cache.get(prompt, limits)
-        if known is not None or self._similar is None:
+        if known is not None or self._similar is None or prompt.history or not repeatable(limits):
             return known, None
-        asked = await self._asked(collection, prompt, limits)
-        return (None if asked is None else self._similar.find(asked)), asked
+        vector = await self._vector(collection, prompt, deadline)
+        if vector is None:
+            return None, None
+        asked = Asked(prompt=prompt, limits=limits, space=vector[0], vector=vector[1], filter=among)
+        return self._similar.find(asked), asked
 
     def _remember(self, prompt: Prompt, limits: Limits, asked: Asked | None, answered: Answered) -> None:
         self._cache.put(prompt, limits, answered)
         if self._similar is not None and asked is not None:
             self._similar.put(asked, answered)
 
-    async def _asked(self, collection: OpenCollection, prompt: Prompt, limits: Limits) -> Asked | None:
-        """The question with its vector; None where it leans on a conversation, or has no vector."""
-        if prompt.history:
-            return None
-        with suppress(RagstoneError):
-            space, vector = await self._searcher.query_vector(
-                collection, prompt.question, tenant=prompt.tenant
-            )
-            return Asked(prompt=prompt, limits=limits, vector=vector, space=space)
+    async def _vector(
+        self, collection: OpenCollection, prompt: Prompt, deadline: Deadline
+    ) -> tuple[str, Vector] | None:
+        """The question's space and vector; None where it has none, or not soon."""
+        left_s = deadline.remaining_s()
+        with suppress(RagstoneError, TimeoutError):
+            async with asyncio.timeout(_VECTOR_S if left_s is None else min(_VECTOR_S, left_s)):
+                return await self._searcher.query_vector(collection, prompt.question, tenant=prompt.tenant)
         return None
 
     def _limits(self, generation: Generation) -> Limits:

@@ -35,6 +35,10 @@ class QueryVectors:
 
     async def of(self, embedder: Embedder, text: str, *, tenant: str) -> Vectors:
         """A query's vector ``(1, dim)``, float32. Raises what the embedder raises; no failure is kept."""
+        encoded = None if self._cache is None else self._cache.get(_key(embedder, text, tenant, "tokens"))
+        if isinstance(encoded, Encoded):
+            self._metrics.looked_up(hit=True)
+            return encoded.vector[None, :]
         key = _key(embedder, text, tenant, "vector")
         return await self._found(key, lambda: embed_anew(embedder, text, tenant=tenant))
 

@@ -23,7 +23,7 @@ from retrieval.query.answer_cache import Answered, repeatable, whole
 Vector = NDArray[np.float32]
 """Of a question, of unit length: ``(dim,)``."""
 
-_WITH_DIGITS: Final = re.compile(r"\w*\d\w*")
+_NUMBER: Final = re.compile(r"[+-]?\w*\d(?:[\w.,:/%-]*\w)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +35,25 @@ class Asked:
     vector: Vector
     space: str
     """In which ``vector`` lies: in another one a cosine with it means nothing."""
+    filter: str = ""
+    """What the search was among: an answer tells of all that was found, not only of what it cites."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
     scope: str
-    numbers: frozenset[str]
+    numbers: tuple[str, ...]
     vector: Vector
     evidence: Mapping[int, Passage]
     """The passages that the answer cites, by their place among those that were found."""
+    read: Mapping[str, str]
+    """The texts of all that were found, by chunk."""
     answered: Answered
 
     def stands(self, passages: Sequence[Passage]) -> bool:
-        """Whether what the answer's marks point at is what they would point at now."""
-        return all(
+        """Whether the answer's marks point at what they did, and nothing that it read was changed."""
+        unchanged = all(self.read.get(one.chunk_id, one.text) == one.text for one in passages)
+        return unchanged and all(
             place < len(passages) and _unscored(passages[place]) == passage
             for place, passage in self.evidence.items()
         )
@@ -79,20 +84,24 @@ class SimilarAnswers:
 
     def put(self, asked: Asked, answered: Answered) -> None:
         """Keep an answer that rests on something; others as ``AnswerCache.put``."""
-        evidence = _evidence(asked.prompt.passages, answered.citations)
+        passages = asked.prompt.passages
+        evidence = _evidence(passages, answered.citations)
         if evidence and whole(answered) and repeatable(asked.limits):
-            kept = _Kept(_scope(asked), _numbers(asked.prompt), asked.vector, evidence, answered)
+            read = {passage.chunk_id: passage.text for passage in passages}
+            kept = _Kept(_scope(asked), _numbers(asked.prompt), asked.vector, evidence, read, answered)
             self._kept.append(kept)
 
 
 def _scope(asked: Asked) -> str:
     """What has to be the very same."""
     prompt = asked.prompt
-    return dumps([prompt.tenant, prompt.language, asked.space, asdict(asked.limits)], sort_keys=True)
+    same = [prompt.tenant, prompt.language, asked.space, asked.filter, asdict(asked.limits)]
+    return dumps(same, sort_keys=True)
 
 
-def _numbers(prompt: Prompt) -> frozenset[str]:
-    return frozenset(_WITH_DIGITS.findall(prompt.question.casefold()))
+def _numbers(prompt: Prompt) -> tuple[str, ...]:
+    """One after the other, with signs and fractions."""
+    return tuple(_NUMBER.findall(prompt.question.casefold()))
 
 
 def _evidence(passages: Sequence[Passage], citations: Sequence[Citation]) -> Mapping[int, Passage]:

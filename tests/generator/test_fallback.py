@@ -205,7 +205,7 @@ async def test_one_that_is_slow_to_begin_is_overtaken_by_the_next_and_left() -> 
         Candidate(name="slow", generator=slow, hedge_s=0.01),
         Candidate(name="b", generator=answering("quick")),
     )
-    assert (text, last.answered_by, last.passed_over) == ("quick", "b", ("slow: was slower to begin",))
+    assert (text, last.answered_by, last.passed_over) == ("quick", "b", ("slow: was slower to begin than b",))
     assert slow.left == 1
 
 
@@ -215,7 +215,7 @@ async def test_one_that_begins_after_all_before_its_hedge_answers_and_the_hedge_
         Candidate(name="a", generator=Scripted(0.1, Delta(text="first"), end()), hedge_s=0.01),
         Candidate(name="hedge", generator=hedge),
     )
-    assert (text, last.answered_by, last.passed_over) == ("first", "a", ("hedge: was slower to begin",))
+    assert (text, last.answered_by, last.passed_over) == ("first", "a", ())
     assert (hedge.asked, hedge.left) == (1, 1)
 
 
@@ -226,12 +226,43 @@ async def test_one_that_begins_in_time_is_not_hedged() -> None:
     assert not second.asked
 
 
-async def test_a_hedge_that_fails_leaves_the_answer_to_the_one_before() -> None:
+@pytest.mark.parametrize(
+    "outcome",
+    [AWAY, InvalidArgument("too long for me"), end(FinishReason.NO_EVIDENCE)],
+    ids=["away", "refuses", "no evidence"],
+)
+async def test_a_hedge_without_an_answer_leaves_it_to_the_one_before(outcome: Exception | End) -> None:
+    slow = Scripted(0.1, Delta(text="first"), end())
     text, last = await answer(
-        Candidate(name="a", generator=Scripted(0.1, Delta(text="first"), end()), hedge_s=0.01),
-        Candidate(name="hedge", generator=Scripted(AWAY)),
+        Candidate(name="a", generator=slow, hedge_s=0.01),
+        Candidate(name="hedge", generator=Scripted(outcome)),
     )
-    assert (text, last.passed_over) == ("first", ("hedge: nobody is there",))
+    assert (text, last.answered_by, last.passed_over) == ("first", "a", ())
+
+
+async def test_a_hedge_that_fails_is_followed_by_the_next_at_once() -> None:
+    stuck = Candidate(name="a", generator=Scripted(60.0), hedge_s=0.01)
+    away = Candidate(name="b", generator=Scripted(AWAY))
+    text, last = await answer(stuck, away, Candidate(name="c", generator=answering("third")))
+    assert (text, last.answered_by) == ("third", "c")
+    assert last.passed_over == ("a: was slower to begin than c", "b: nobody is there")
+
+
+async def test_a_hedge_that_found_no_evidence_says_so_where_the_one_before_fails() -> None:
+    _, last = await answer(
+        Candidate(name="a", generator=Scripted(0.05, AWAY), hedge_s=0.01),
+        Candidate(name="hedge", generator=Scripted(end(FinishReason.NO_EVIDENCE))),
+    )
+    assert (last.finish_reason, last.answered_by) == (FinishReason.NO_EVIDENCE, "hedge")
+    assert last.passed_over == ("a: nobody is there",)
+
+
+async def test_one_that_is_overtaken_often_is_left_alone() -> None:
+    stuck = Scripted(60.0)
+    first = Candidate(name="a", generator=stuck, hedge_s=0.01, circuit=Circuit(failures=2, open_s=60.0))
+    for _ in range(3):
+        await answer(first, Candidate(name="b", generator=answering("quick")))
+    assert stuck.asked == 2
 
 
 async def test_when_all_that_were_asked_fail_the_last_failure_is_told() -> None:

@@ -56,10 +56,13 @@ def test_a_question_that_is_less_near_than_asked_for_has_none() -> None:
         changed(tenant="blue"),
         changed(language="de"),
         changed(question="In 1894, when is it lit?"),
+        changed(question="In -1893, when is it lit?"),
+        changed(question="In 1893.5, when is it lit?"),
         replace(REWORDED, limits=Limits(max_tokens=9)),
         replace(REWORDED, space="s2"),
+        replace(REWORDED, filter="public = true"),
     ],
-    ids=["tenant", "language", "number", "limits", "space"],
+    ids=["tenant", "language", "number", "sign", "fraction", "limits", "space", "filter"],
 )
 def test_nearness_is_not_enough(other: Asked) -> None:
     assert kept().find(other) is None
@@ -70,17 +73,24 @@ def test_nearness_is_not_enough(other: Asked) -> None:
     [
         ((replace(LAMP, score=0.1), TOWER), True),
         ((LAMP,), True),
-        ((LAMP, replace(TOWER, text="The tower is of brick.")), True),
+        ((LAMP, replace(TOWER, chunk_id="c#0", text="The tower is of brick.")), True),
+        ((LAMP, replace(TOWER, text="The tower is of brick.")), False),
         ((replace(LAMP, text="The lamp is lit at dawn."), TOWER), False),
         ((TOWER, LAMP), False),
         ((), False),
     ],
-    ids=["other score", "fewer", "uncited changed", "cited changed", "moved", "none"],
+    ids=["other score", "fewer", "another", "uncited changed", "cited changed", "moved", "none"],
 )
 def test_what_the_answer_cites_must_stand_where_its_marks_point(
     passages: tuple[Passage, ...], found: bool
 ) -> None:
     assert (kept().find(changed(passages=passages)) is not None) == found
+
+
+def test_numbers_that_have_changed_places_are_not_the_same() -> None:
+    between = replace(ASKED, prompt=replace(PROMPT, question="How far from 5 to 10?"))
+    back = replace(REWORDED, prompt=replace(PROMPT, question="How far from 10 to 5?"))
+    assert kept(asked=between).find(back) is None
 
 
 def test_the_nearest_answer_that_stands_is_given() -> None:

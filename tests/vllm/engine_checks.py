@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from generator.base import Delta, End, Generator, Limits, Prompt
-from generator.conformance import GENERATOR_CHECKS, PROMPT
+from generator.conformance import GENERATOR_CHECKS, PROMPT, closing_twice_is_harmless
 from generator.registry import open_generator
 from ragstone.answers import FinishReason
 from ragstone.errors import BackendUnavailable, InvalidArgument, RagstoneError
@@ -97,6 +97,29 @@ async def a_wrong_engine_argument_is_named(_: Generator) -> None:
     assert "max_modl_len" in error.message, error
 
 
+async def a_schema_that_is_none_is_refused_with_vllms_words(generator: Generator) -> None:
+    error = await _failure(_answer(generator, replace(SHORT, json_schema={"type": "no such type"})))
+    assert isinstance(error, InvalidArgument), error
+    assert "no such type" in error.message, error
+
+
+async def a_caller_that_leaves_ends_the_generation_in_the_engine(generator: Generator) -> None:
+    engine = _engine_of(generator)
+    stream = generator.stream(PROMPT, Limits(max_tokens=1_000))
+    await anext(stream)
+    assert engine.output_processor.get_num_unfinished_requests() == 1
+    await stream.aclose()
+    assert engine.output_processor.get_num_unfinished_requests() == 0
+
+
+async def wrong_sampling_parameters_are_named(_: Generator) -> None:
+    error = await _failure(open_generator("vllm_engine", {"model": sys.argv[1], "extra": {"top_q": 1}}))
+    assert isinstance(error, InvalidArgument), error
+    assert "top_q" in error.message, error
+
+
+CONFORMANCE: Final = tuple(check for check in GENERATOR_CHECKS if check is not closing_twice_is_harmless)
+"""Without the one that closes it."""
 OWN: Final = (
     a_tenants_repeats_are_cached_and_no_other_tenant_sees_them,
     an_answer_in_a_schema_is_json_that_fits,
@@ -104,7 +127,10 @@ OWN: Final = (
     a_seed_makes_chance_repeatable,
     a_text_at_which_it_ends_is_no_part_of_the_answer,
     a_question_beyond_the_context_is_a_typed_error,
+    a_schema_that_is_none_is_refused_with_vllms_words,
+    a_caller_that_leaves_ends_the_generation_in_the_engine,
     a_wrong_engine_argument_is_named,
+    wrong_sampling_parameters_are_named,
 )
 CLOSED: Final = "a_closed_engine_answers_nothing"
 
@@ -117,7 +143,7 @@ async def main() -> None:
     async def opener() -> Generator:
         return shared
 
-    outcomes = {check.__name__: await _outcome(check, opener) for check in GENERATOR_CHECKS}
+    outcomes = {check.__name__: await _outcome(check, opener) for check in CONFORMANCE}
     outcomes |= {own.__name__: await _outcome(own, generator) for own in OWN}
     outcomes[CLOSED] = await _outcome(_closed, generator)
     sys.stdout.write(json.dumps(outcomes))
@@ -128,6 +154,12 @@ async def _closed(generator: Generator) -> None:
     await generator.close()
     error = await _failure(_answer(generator, SHORT))
     assert isinstance(error, BackendUnavailable), error
+
+
+def _engine_of(generator: Any) -> Any:
+    """vLLM's own object."""
+    [model] = generator._models.values()
+    return model._engine
 
 
 async def _failure(work: Awaitable[object]) -> RagstoneError | None:

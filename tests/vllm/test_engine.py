@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from generator.conformance import GENERATOR_CHECKS
 from generator.registry import open_generator
 from ragstone.errors import FailedPrecondition
-from tests.vllm.engine_checks import CLOSED, OWN
+from tests.vllm.engine_checks import CLOSED, CONFORMANCE, OWN
 from tests.vllm.server import MODELS, PYTHON, REPOSITORY, environment, missing
 
-CHECKS = [*(check.__name__ for check in GENERATOR_CHECKS), *(check.__name__ for check in OWN), CLOSED]
+CHECKS = [*(check.__name__ for check in (*CONFORMANCE, *OWN)), CLOSED]
 
 
 @pytest.fixture(scope="session")
