@@ -78,7 +78,8 @@ def fit_projection(products: Vectors, width: int) -> Vectors:
 def narrow(data: bytes, projection: Vectors) -> bytes:
     """What ``pack`` has packed, in the directions of ``projection`` ``(dim, width)`` alone."""
     codes, scales = unpack(data)
-    return pack(_unit((codes * scales[:, None]) @ projection))
+    vectors: Vectors = np.multiply(codes, scales[:, None], dtype=np.float32)
+    return pack(_unit(vectors @ projection))
 
 
 def pack(tokens: Vectors) -> bytes:
