@@ -147,6 +147,7 @@ def _asked(
                 limits=Limits(),
                 vector=vector,
                 space=embedded.space,
+                collection="bench",
             )
             yield _Question(asked, key, frozenset(" ".join(normal(text)) for text in gold[key]))
 

@@ -138,9 +138,11 @@ class _Attempt:
     candidate: Candidate
     stream: AsyncGenerator[Generated, None]
     first: asyncio.Task[Generated]
+    asked_s: float
+    """On the monotonic clock."""
 
-    async def give_up(self) -> None:
-        self.first.cancel()
+    async def close(self) -> None:
+        """Of one whose ``first`` is done, or was cancelled."""
         await asyncio.gather(self.first, return_exceptions=True)
         await self.stream.aclose()
 
@@ -159,6 +161,8 @@ class _Race:
         """Hedges that found no evidence: an answer only if none before them has another."""
         self._handed_over: list[_Attempt] = []
         self._reasons: dict[int, str] = {}
+        self._refusal: RagstoneError | None = None
+        """What a hedge says is wrong with the request: true only if none before it takes it."""
         self._failure: RagstoneError = FailedPrecondition("no generator is set up for this tenant")
 
     async def winner(self) -> _Attempt:
@@ -166,21 +170,21 @@ class _Race:
         try:
             begun = await self._first_to_begin()
         except BaseException:
-            await self._give_up_all_but(None)
+            await _give_up([*self._asked, *self._spare, *self._handed_over])
             raise
         self._tell(begun)
+        others = [*self._asked, *self._spare, *self._handed_over]
         try:
-            await self._give_up_all_but(begun)
+            await _give_up([other for other in others if other is not begun])
         except BaseException:
-            await begun.give_up()
+            await _give_up([begun])
             raise
         return begun
 
     async def _first_to_begin(self) -> _Attempt:
         newest = self._ask_next()
         while self._asked:
-            hedge_s = newest.candidate.hedge_s if newest is not None and self._waiting else None
-            ready = await self._next_ready(hedge_s)
+            ready = await self._next_ready(None if newest is None else self._patience_s(newest))
             if ready is not None:
                 self._asked.remove(ready)
                 if self._begins(ready):
@@ -189,7 +193,7 @@ class _Race:
                 newest = self._ask_next() or newest
         if self._spare:
             return self._spare[0]
-        raise self._failure
+        raise self._refusal or self._failure
 
     def _ask_next(self) -> _Attempt | None:
         """Ask the next one that may be asked; the last one always may. None where nobody is left."""
@@ -202,9 +206,16 @@ class _Race:
             left_s = None if self._end_s is None else self._end_s - monotonic()
             stream = self._ask(candidate, left_s)
             first = asyncio.create_task(_first(stream, candidate, None if last else left_s))
-            self._asked.append(_Attempt(place, candidate, stream, first))
+            self._asked.append(_Attempt(place, candidate, stream, first, monotonic()))
             return self._asked[-1]
         return None
+
+    def _patience_s(self, newest: _Attempt) -> float | None:
+        """How long the next one waits, if there is one that hedges ``newest``."""
+        hedge_s = newest.candidate.hedge_s
+        if hedge_s is None or not self._waiting:
+            return None
+        return max(0.0, newest.asked_s + hedge_s - monotonic())
 
     async def _next_ready(self, patience_s: float | None) -> _Attempt | None:
         """The first that has begun or failed; None when none has after ``patience_s``."""
@@ -219,19 +230,28 @@ class _Race:
         try:
             first = ready.first.result()
         except RagstoneError as exc:
-            if not is_hedge and not isinstance(exc, _PASSED_OVER):
+            if isinstance(exc, _PASSED_OVER):
+                self._failure = exc
+            elif is_hedge:
+                # Nobody else is to answer what is wrong, but for those that were asked before.
+                self._refusal = exc
+                self._waiting.clear()
+            else:
                 raise
-            self._failure = exc
             self._reasons[ready.place] = f"{candidate.name}: {exc.message}"
             log.warning("generator_passed_over", generator=candidate.name, error=exc.message)
             return False
         if not _no_evidence(first):
             return True
-        hands_over = candidate.escalate and bool(self._waiting or self._asked)
-        if not is_hedge and not hands_over:
+        others = bool(self._waiting) or any(other.place > ready.place for other in self._asked)
+        if candidate.escalate and others:
+            self._handed_over.append(ready)
+        elif is_hedge:
+            self._spare.append(ready)
+            self._waiting.clear()
+        else:
             return True
         self._reasons[ready.place] = f"{candidate.name}: found no evidence"
-        (self._handed_over if hands_over else self._spare).append(ready)
         return False
 
     def _tell(self, winner: _Attempt) -> None:
@@ -244,10 +264,15 @@ class _Race:
         before = sorted(place for place in self._reasons if place < winner.place)
         self.passed_over = tuple(self._reasons[place] for place in before)
 
-    async def _give_up_all_but(self, winner: _Attempt | None) -> None:
-        for other in (*self._asked, *self._spare, *self._handed_over):
-            if other is not winner:
-                await other.give_up()
+
+async def _give_up(attempts: Sequence[_Attempt]) -> None:
+    """Stop them all at once; how one ends that nobody wants is of no interest but to the log."""
+    for attempt in attempts:
+        attempt.first.cancel()
+    ends = await asyncio.gather(*(attempt.close() for attempt in attempts), return_exceptions=True)
+    for attempt, end in zip(attempts, ends, strict=True):
+        if isinstance(end, Exception):
+            log.warning("generator_not_stopped", generator=attempt.candidate.name, error=str(end))
 
 
 async def _first(

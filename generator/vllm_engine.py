@@ -190,19 +190,20 @@ class EngineModel:
         return {**prompt, "cache_salt": chat.cache_salt} if chat.cache_salt else prompt
 
     def _parameters(self, limits: Limits) -> SamplingParams:
-        form = None
-        if limits.json_schema is not None:
-            form = StructuredOutputsParams(json=dict(limits.json_schema))
-        asked = {
+        asked: dict[str, Any] = {
             **self._extra,
             "max_tokens": limits.max_tokens,
             "temperature": limits.temperature,
-            "seed": limits.seed,
-            "stop": list(limits.stop),
-            "logprobs": 0 if limits.logprobs else None,
-            "structured_outputs": form,
             "output_kind": RequestOutputKind.DELTA,
         }
+        if limits.seed is not None:
+            asked["seed"] = limits.seed
+        if limits.stop:
+            asked["stop"] = list(limits.stop)
+        if limits.logprobs:
+            asked["logprobs"] = 0
+        if limits.json_schema is not None:
+            asked["structured_outputs"] = StructuredOutputsParams(json=dict(limits.json_schema))
         return SamplingParams(**asked)
 
 

@@ -138,8 +138,9 @@ class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
     kept: int = Field(1_000, ge=0)
     """Answers that are kept, and given again to the same tenant, question and passages; 0 keeps none."""
     similarity: float | None = Field(None, ge=0.95, le=1)
-    """Cosine with an earlier question from which its answer is given again, where numbers are the same and
-    all that it cites was found again; unset, only the very same question's is."""
+    """Cosine with an earlier question from which its answer is given again, where numbers and filter are the
+    same, all that it cites was found again and nothing that it read has changed; unset, only the very same
+    question's is."""
     condense_s: float = Field(3.0, ge=0, le=60)
     """The longest wait for a generator to make a conversation's last question stand alone, for the search.
     Then, or with 0 at once, a rule does."""

@@ -52,7 +52,7 @@ def join(tokens: Vectors, share: float) -> Vectors:
     labels = fcluster(linkage(_distances(tokens), method="ward"), wanted, criterion="maxclust") - 1
     member = np.zeros((int(labels.max()) + 1, len(tokens)), np.float32)
     member[labels, np.arange(len(tokens))] = 1
-    return _unit(member @ tokens)
+    return unit(member @ tokens)
 
 
 def _distances(tokens: Vectors) -> NDArray[np.float64]:
@@ -76,10 +76,10 @@ def fit_projection(products: Vectors, width: int) -> Vectors:
 
 
 def narrow(data: bytes, projection: Vectors) -> bytes:
-    """What ``pack`` has packed, in the directions of ``projection`` ``(dim, width)`` alone."""
+    """What ``pack`` has packed, in the directions of ``projection`` ``(dim, width)`` alone, of length 1."""
     codes, scales = unpack(data)
     vectors: Vectors = np.multiply(codes, scales[:, None], dtype=np.float32)
-    return pack(_unit(vectors @ projection))
+    return pack(unit(vectors @ projection))
 
 
 def pack(tokens: Vectors) -> bytes:
@@ -118,7 +118,8 @@ def max_sim(query: Vectors, weights: Scales, passages: Sequence[Packed]) -> NDAr
     return scores
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
+    """``vectors`` with rows of length 1."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     normal: Vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
     return normal

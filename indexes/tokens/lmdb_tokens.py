@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from indexes.base import IndexStats, Keys, TokenBatch, Vectors
 from indexes.directory import Directory
-from indexes.tokens.compression import fit_projection, join, max_sim, narrow, pack, unpack
+from indexes.tokens.compression import fit_projection, join, max_sim, narrow, pack, unit, unpack
 from indexes.tokens.frequencies import Frequencies
 from indexes.tokens.options import TokenOptions, parse_options
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
@@ -206,7 +206,7 @@ class LmdbTokenIndex:
     def _pack(self, tokens: Vectors) -> bytes:
         projection = self._store.projection
         if projection is not None:
-            tokens = tokens @ projection
+            tokens = unit(tokens @ projection)
         elif self._sampled < _FIT_TOKENS:
             self._products += tokens.T @ tokens
             self._sampled += len(tokens)
@@ -243,7 +243,8 @@ class LmdbTokenIndex:
 
     def _max_sim(self, query: Vectors, ids: Keys, keys: Sequence[int]) -> NDArray[np.float32]:
         weights = self._frequencies.weights(ids)
-        fresh, gone = self._state.fresh, self._state.gone
+        state = self._state
+        fresh, gone = state.fresh, state.gone
         stored = self._store.read([key for key in keys if key not in fresh and key not in gone])
         found = {key: unpack(data) for key in keys if (data := fresh.get(key) or stored.get(key))}
         scores = np.full(len(keys), np.nan, np.float32)
@@ -307,6 +308,25 @@ class _Store:
         projection: Vectors | None,
     ) -> None:
         """All of it, or nothing. Raises BackendUnavailable when the disk fails or is full."""
+        before = self.projection
+        if projection is not None:
+            # Before anybody can read what is written in these directions.
+            self.projection = projection
+        try:
+            self._write(put, erase, seq, frequencies, projection)
+        except BaseException:
+            self.projection = before
+            raise
+        self.seq = seq
+
+    def _write(
+        self,
+        put: Mapping[int, bytes],
+        erase: frozenset[int],
+        seq: int,
+        frequencies: Frequencies,
+        projection: Vectors | None,
+    ) -> None:
         with _translated(), self._env.begin(write=True) as writing:
             for key in sorted(put):
                 writing.put(_KEY.pack(key), put[key], db=self._passages)
@@ -317,9 +337,6 @@ class _Store:
             writing.put(_DIM, _KEY.pack(self._dim), db=self._facts)
             if projection is not None:
                 writing.put(_PROJECTION, projection.astype("<f4").tobytes(), db=self._facts)
-        if projection is not None:
-            self.projection = projection
-        self.seq = seq
 
     def copy_to(self, path: Path) -> None:
         """Write what is durable, without gaps, into another folder, and sync it."""

@@ -156,7 +156,14 @@ class Answerer:
         vector = await self._vector(collection, prompt, deadline)
         if vector is None:
             return None, None
-        asked = Asked(prompt=prompt, limits=limits, space=vector[0], vector=vector[1], filter=among)
+        asked = Asked(
+            prompt=prompt,
+            limits=limits,
+            space=vector[0],
+            vector=vector[1],
+            collection=str(collection.row.id),
+            filter=among,
+        )
         return self._similar.find(asked), asked
 
     def _remember(self, prompt: Prompt, limits: Limits, asked: Asked | None, answered: Answered) -> None:

@@ -23,7 +23,7 @@ from retrieval.query.answer_cache import Answered, repeatable, whole
 Vector = NDArray[np.float32]
 """Of a question, of unit length: ``(dim,)``."""
 
-_NUMBER: Final = re.compile(r"[+-]?\w*\d(?:[\w.,:/%-]*\w)?")
+_NUMBER: Final = re.compile(r"(?:[+-]|(?<!\w))\w*\d(?:[\w.,:/%-]*\w)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,9 @@ class Asked:
     vector: Vector
     space: str
     """In which ``vector`` lies: in another one a cosine with it means nothing."""
+    collection: str
     filter: str = ""
-    """What the search was among: an answer tells of all that was found, not only of what it cites."""
+    """What was searched: an answer tells of all that was found there, not only of what it cites."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +96,8 @@ class SimilarAnswers:
 def _scope(asked: Asked) -> str:
     """What has to be the very same."""
     prompt = asked.prompt
-    same = [prompt.tenant, prompt.language, asked.space, asked.filter, asdict(asked.limits)]
-    return dumps(same, sort_keys=True)
+    searched = [prompt.tenant, asked.collection, asked.filter, asked.space, prompt.language]
+    return dumps([searched, asdict(asked.limits)], sort_keys=True)
 
 
 def _numbers(prompt: Prompt) -> tuple[str, ...]:

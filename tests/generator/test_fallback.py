@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import pytest
 
@@ -255,6 +256,57 @@ async def test_a_hedge_that_found_no_evidence_says_so_where_the_one_before_fails
     )
     assert (last.finish_reason, last.answered_by) == (FinishReason.NO_EVIDENCE, "hedge")
     assert last.passed_over == ("a: nobody is there",)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [(end(FinishReason.NO_EVIDENCE), "hedge"), (InvalidArgument("no such schema"), "no such schema")],
+    ids=["no evidence", "refuses"],
+)
+async def test_what_a_hedge_finds_wrong_is_given_to_no_other(verdict: End | Exception, told: str) -> None:
+    third = answering("third")
+    candidates = (
+        Candidate(name="a", generator=Scripted(0.1, AWAY), hedge_s=0.01),
+        Candidate(name="hedge", generator=Scripted(verdict)),
+        Candidate(name="c", generator=third),
+    )
+    if isinstance(verdict, End):
+        assert (await answer(*candidates))[1].answered_by == told
+    else:
+        with pytest.raises(InvalidArgument, match=told):
+            await answer(*candidates)
+    assert not third.asked
+
+
+async def test_the_last_one_is_an_answer_without_evidence_even_where_it_would_escalate() -> None:
+    _, last = await answer(
+        Candidate(name="a", generator=Scripted(0.05, AWAY), hedge_s=0.01),
+        Candidate(name="b", generator=Scripted(end(FinishReason.NO_EVIDENCE)), escalate=True),
+    )
+    assert (last.finish_reason, last.answered_by) == (FinishReason.NO_EVIDENCE, "b")
+
+
+async def test_a_client_that_leaves_while_one_is_stopped_leaves_none_running() -> None:
+    class Stubborn(Scripted):
+        """Takes its time to stop."""
+
+        async def stream(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Generated, None]:
+            try:
+                await asyncio.sleep(60)
+                yield end()
+            finally:
+                await asyncio.sleep(0.2)
+                self.left += 1
+
+    stubborn, other = Stubborn(), Scripted(60.0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await answer(
+                Candidate(name="a", generator=stubborn, hedge_s=0.01),
+                Candidate(name="b", generator=other, hedge_s=0.01),
+                Candidate(name="c", generator=Scripted(Delta(text="quick"), end())),
+            )
+    assert other.left == 1
 
 
 async def test_one_that_is_overtaken_often_is_left_alone() -> None:

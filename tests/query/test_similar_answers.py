@@ -25,7 +25,7 @@ def vector(cosine: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return np.array([cosine, np.sqrt(1 - cosine**2)], np.float32)
 
 
-ASKED = Asked(prompt=PROMPT, limits=Limits(), vector=vector(1.0), space="s1")
+ASKED = Asked(prompt=PROMPT, limits=Limits(), vector=vector(1.0), space="s1", collection="c1")
 REWORDED = replace(ASKED, prompt=replace(PROMPT, question="In 1893, when is it lit?"), vector=vector(0.97))
 
 
@@ -60,9 +60,10 @@ def test_a_question_that_is_less_near_than_asked_for_has_none() -> None:
         changed(question="In 1893.5, when is it lit?"),
         replace(REWORDED, limits=Limits(max_tokens=9)),
         replace(REWORDED, space="s2"),
+        replace(REWORDED, collection="c2"),
         replace(REWORDED, filter="public = true"),
     ],
-    ids=["tenant", "language", "number", "sign", "fraction", "limits", "space", "filter"],
+    ids=["tenant", "language", "number", "sign", "fraction", "limits", "space", "collection", "filter"],
 )
 def test_nearness_is_not_enough(other: Asked) -> None:
     assert kept().find(other) is None
