@@ -79,6 +79,8 @@ async def test_searches_that_turn_out_short_need_no_thread(pool: ThreadPoolExecu
     pace = Pace()
     for _ in range(50):
         await coalescer.search(query(1), 1, pace)
+        # The thread has answered, and is to find that nothing else waits.
+        await asyncio.sleep(0.001)
     assert threading.get_ident() in threads
 
 
