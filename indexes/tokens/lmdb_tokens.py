@@ -313,30 +313,20 @@ class _Store:
             # Before anybody can read what is written in these directions.
             self.projection = projection
         try:
-            self._write(put, erase, seq, frequencies, projection)
+            with _translated(), self._env.begin(write=True) as writing:
+                for key in sorted(put):
+                    writing.put(_KEY.pack(key), put[key], db=self._passages)
+                for key in sorted(erase):
+                    writing.delete(_KEY.pack(key), db=self._passages)
+                writing.put(_SEQ, _KEY.pack(seq), db=self._facts)
+                writing.put(_FREQUENCIES, frequencies.dump(), db=self._facts)
+                writing.put(_DIM, _KEY.pack(self._dim), db=self._facts)
+                if projection is not None:
+                    writing.put(_PROJECTION, projection.astype("<f4").tobytes(), db=self._facts)
         except BaseException:
             self.projection = before
             raise
         self.seq = seq
-
-    def _write(
-        self,
-        put: Mapping[int, bytes],
-        erase: frozenset[int],
-        seq: int,
-        frequencies: Frequencies,
-        projection: Vectors | None,
-    ) -> None:
-        with _translated(), self._env.begin(write=True) as writing:
-            for key in sorted(put):
-                writing.put(_KEY.pack(key), put[key], db=self._passages)
-            for key in sorted(erase):
-                writing.delete(_KEY.pack(key), db=self._passages)
-            writing.put(_SEQ, _KEY.pack(seq), db=self._facts)
-            writing.put(_FREQUENCIES, frequencies.dump(), db=self._facts)
-            writing.put(_DIM, _KEY.pack(self._dim), db=self._facts)
-            if projection is not None:
-                writing.put(_PROJECTION, projection.astype("<f4").tobytes(), db=self._facts)
 
     def copy_to(self, path: Path) -> None:
         """Write what is durable, without gaps, into another folder, and sync it."""
