@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -18,7 +19,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from embedders.base import TokenEncoder, Vectors
-from ragstone.errors import Internal
+from ragstone.errors import Internal, InvalidArgument, RagstoneError
 from retrieval.config import IndexingSettings
 from retrieval.store.chunks import Chunks
 from retrieval.store.documents import Documents
@@ -33,6 +34,7 @@ from retrieval.versions.steps import merge, metadata_rows, text_batch, token_bat
 log = structlog.get_logger(__name__)
 
 Rest: TypeAlias = Callable[[float], Awaitable[None]]
+Feed: TypeAlias = Callable[[Step], Awaitable[object]]
 
 _LAST_BATCH_S: Final = 5.0
 _MOST_OFFERED: Final = 2
@@ -120,9 +122,18 @@ class Applier:
         """Chunks that were handed over and are not yet searchable."""
         return self._pending_chunks
 
-    async def start(self) -> None:
-        """Catch up with the journal, then follow it in the background."""
-        await self.catch_up()
+    async def start(self, *, patient: bool = False) -> None:
+        """Catch up with the journal, then follow it in the background.
+
+        Raises as ``catch_up`` does; one who is ``patient`` goes on trying in the background instead.
+        """
+        try:
+            await self.catch_up()
+        except RagstoneError as exc:
+            if not patient:
+                raise
+            log.warning("catching_up_failed", reason=exc.message)
+            self._work.set()
         self._tasks = [
             asyncio.create_task(self._follow(), name="applier"),
             asyncio.create_task(self._checkpoint_regularly(), name="checkpointer"),
@@ -157,10 +168,7 @@ class Applier:
         """Hand over a committed step. Steps must come in journal order."""
         self.head = max(self.head, offer.step.seq)
         if offer.chunking != self._chunking or self._pending_chunks >= _MOST_OFFERED * self._max_pending:
-            # The journal has it, and all that has not been taken yet.
-            self._behind = True
-            self._offers.clear()
-            self._pending_chunks = 0
+            self._fall_behind()
         elif not self._behind:
             self._offers.append(offer)
             self._pending_chunks += len(offer.step.added)
@@ -201,7 +209,7 @@ class Applier:
                     await self._catch_up_patiently()
                 else:
                     offers = self._take()
-                    await self._apply_or_park(offers)
+                    await self._apply_offers(offers)
                     chunks = sum(len(offer.step.added) for offer in offers)
                     self._pending_chunks = max(0, self._pending_chunks - chunks)
                 await self._notify()
@@ -218,12 +226,17 @@ class Applier:
             taken.append(self._offers.popleft())
         return taken
 
-    async def _apply_or_park(self, offers: Sequence[Offer]) -> None:
+    def _fall_behind(self) -> None:
+        """Forget what was handed over and not taken: the journal has it."""
+        self._behind = True
+        self._offers.clear()
+        self._pending_chunks = 0
+
+    async def _apply_offers(self, offers: Sequence[Offer]) -> None:
         # The journal was read up to there meanwhile: a lexical index would take a chunk a second time.
         offers = [offer for offer in offers if offer.step.seq > self.progress.applied_seq]
         if not offers:
             return
-        batch = merge([offer.step for offer in offers])
         handed = {
             key: vector
             for offer in offers
@@ -231,16 +244,32 @@ class Applier:
             for key, vector in offer.vectors.items()
         }
         try:
-            await asyncio.gather(self._feed_vectors(batch, handed), self._feed_lexical(batch))
-            await self._feed_metadata(batch)
+            await self._feed_or_park([offer.step for offer in offers], partial(self._feed_all, handed=handed))
+        except Exception:
+            # From here on each index reads in the journal what it lacks, until it has it.
+            log.warning("apply_failed", seq=offers[-1].step.seq, exc_info=True)
+            self._fall_behind()
+        else:
+            self.progress.applied_seq = self._cut_seq = offers[-1].step.seq
+
+    async def _feed_or_park(self, steps: Sequence[Step], feed: Feed) -> None:
+        """Feed ``steps`` as one. A step that will never be taken is parked, but what it deletes is deleted.
+
+        Raises what says that an index, the embedder or the catalog is away: nothing is parked for that.
+        """
+        batch = merge(steps)
+        try:
+            await feed(batch)
         except Exception as exc:
-            log.exception("apply_failed", seq=batch.seq, steps=len(offers))
-            if len(offers) > 1:
-                for offer in offers:
-                    await self._apply_or_park([offer])
+            if not _is_poisoned(exc):
+                raise
+            if len(steps) > 1:
+                for step in steps:
+                    await self._feed_or_park([step], feed)
                 return
+            log.exception("step_parked", seq=batch.seq)
             self.progress.parked_steps[batch.seq] = str(exc) or type(exc).__name__
-        self.progress.applied_seq = self._cut_seq = batch.seq
+            await feed(Step(seq=batch.seq, deleted=batch.deleted))
 
     # -- catching up ---------------------------------------------------------------------------
 
@@ -273,17 +302,26 @@ class Applier:
     async def _catch_up_to(self, head: int) -> None:
         self.head = max(self.head, head)
         await self._cut_up_to(head)
+        try:
+            await self._read_vectors(head)
+            away = None
+        except RagstoneError as exc:
+            away = exc  # The lexical leg goes on without the other.
+        await self._read(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)
+        if self._metadata_seq < 0:
+            await self._load_metadata(head)
+        await self._read(lambda: self._metadata_seq, head, self._feed_metadata)
+        if away is not None:
+            raise away
+        self.progress.applied_seq = max(self.progress.applied_seq, head)
+        await self._notify()
+
+    async def _read_vectors(self, head: int) -> None:
         tokens, dense = self._parts.tokens, self._parts.dense
         if tokens is not None:
             # Then both read the same steps, and one pass of the model feeds both.
             await self._read(lambda: tokens.applied_seq, min(head, dense.applied_seq), self._feed_tokens)
         await self._read(lambda: dense.applied_seq, head, self._feed_vectors)
-        await self._read(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)
-        if self._metadata_seq < 0:
-            await self._load_metadata(head)
-        await self._read(lambda: self._metadata_seq, head, self._feed_metadata)
-        self.progress.applied_seq = max(self.progress.applied_seq, head)
-        await self._notify()
 
     async def _cut_up_to(self, head: int) -> None:
         """Cut the documents that nobody has cut for this version's chunking."""
@@ -296,9 +334,7 @@ class Applier:
             await self._pause(start)
         self._cut_seq = max(self._cut_seq, head)
 
-    async def _read(
-        self, position: Callable[[], int], head: int, feed: Callable[[Step], Awaitable[object]]
-    ) -> None:
+    async def _read(self, position: Callable[[], int], head: int, feed: Feed) -> None:
         while position() < head:
             start, after = monotonic(), position()
             steps = await self._sources.journal.read(
@@ -310,11 +346,10 @@ class Applier:
             )
             if not steps:
                 return
-            batch = merge(steps)
-            log.debug("replaying", after=after, seq=batch.seq, head=head, chunks=len(batch.added))
-            await feed(batch)
+            log.debug("replaying", after=after, seq=steps[-1].seq, head=head)
+            await self._feed_or_park(steps, feed)
             if monotonic() - self._checkpointed_at > self._settings.checkpoint_s:
-                await self.checkpoint()
+                await self._try_checkpoint()
             await self._pause(start)
 
     async def _pause(self, start: float) -> None:
@@ -330,6 +365,16 @@ class Applier:
         finally:
             resting.cancel()
             hurried.cancel()
+
+    async def _feed_all(self, batch: Step, *, handed: Mapping[bytes, bytes]) -> None:
+        outcomes = await asyncio.gather(
+            self._feed_vectors(batch, handed), self._feed_lexical(batch), return_exceptions=True
+        )
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if errors:
+            # Rather the one that says that something is away: then nothing is parked.
+            raise min(errors, key=_is_poisoned)
+        await self._feed_metadata(batch)
 
     async def _load_metadata(self, head: int) -> None:
         async for rows in self._sources.documents.all_metadata(
@@ -367,14 +412,21 @@ class Applier:
     async def _checkpoint_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._settings.checkpoint_s)
-            if self.progress.applied_seq == self.durable_seq:
-                continue
-            try:
-                await self.checkpoint()
-            except Exception:
-                # The journal still has everything: a failed checkpoint costs a longer replay, not data.
-                log.exception("checkpoint_failed")
+            if self.progress.applied_seq != self.durable_seq:
+                await self._try_checkpoint()
+
+    async def _try_checkpoint(self) -> None:
+        try:
+            await self.checkpoint()
+        except Exception:
+            # The journal still has everything: a failed checkpoint costs a longer replay, not data.
+            log.exception("checkpoint_failed")
 
 
 def _failure(state: RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
+
+
+def _is_poisoned(error: BaseException) -> bool:
+    """Whether the step itself is at fault, so that trying again is of no use: it is wrong, or meets a bug."""
+    return isinstance(error, InvalidArgument | Internal) or not isinstance(error, RagstoneError)

@@ -143,7 +143,7 @@ class Collections:
         # Whoever does not follow yet must find the deletions that it has not heard of.
         collection.resting.update({version.id: version for version in versions if version is not serving})
         self.follow(collection, opened)
-        await opened.snapshot.applier.start()
+        await opened.snapshot.applier.start(patient=True)
         return collection
 
     async def open_version(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 from embedders.hashing import HashingEmbedder
+from indexes.base import TextBatch
+from indexes.dense.segmented import SegmentedIndex
+from indexes.lexical.tantivy_bm25 import TantivyIndex
 from ragstone.errors import BackendUnavailable, Internal
 from ragstone.types import Document, Mode, Query, Recipe, Wait
 from retrieval.config import Settings
@@ -151,6 +155,117 @@ async def test_a_passage_that_the_model_refuses_is_parked_counted_and_found_by_i
     assert stats["parked_chunks"] == 1
     assert len(await app.found(Query(text="sea", mode=Mode.DENSE, k=50))) == 29
     assert "13" in await app.found(Query(text="number 13", mode=Mode.LEXICAL, k=5))
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, int], None]:
+    """``away(Index, 3)``: the next three batches cannot be written there."""
+
+    def away(index: type, times: int) -> None:
+        real, left = index.apply, [times]  # type: ignore[attr-defined]
+
+        async def flaky(self: object, batch: object, *, seq: int) -> None:
+            if left[0]:
+                left[0] -= 1
+                raise BackendUnavailable("the disk is full")
+            await real(self, batch, seq=seq)
+
+        monkeypatch.setattr(index, "apply", flaky)
+
+    return away
+
+
+LEGS = pytest.mark.parametrize(
+    ("index", "mode"), [(TantivyIndex, Mode.LEXICAL), (SegmentedIndex, Mode.DENSE)], ids=["lexical", "dense"]
+)
+
+
+@LEGS
+async def test_an_index_that_cannot_be_written_for_a_while_misses_nothing(
+    app: App, away: Callable[[type, int], None], index: type, mode: Mode
+) -> None:
+    await app.upsert(*DOCUMENTS)
+    away(index, 3)
+    await app.delete("7", wait=Wait.COMMITTED)
+    await app.upsert(Document(id="30", text="passage number 30 about the sea"))
+    expected = {document.id for document in DOCUMENTS} - {"7"} | {"30"}
+    assert set(await app.found(Query(text="passage about the sea", mode=mode, k=50))) == expected
+    assert (await app.ragstone.get_collection("docs")).serving.stats["parked_steps"] == 0
+
+
+async def test_the_lexical_leg_goes_on_while_the_dense_one_is_away(
+    app: App, away: Callable[[type, int], None]
+) -> None:
+    away(SegmentedIndex, 1_000)
+    await app.upsert(*DOCUMENTS, wait=Wait.COMMITTED)
+
+    async def all_are_found() -> bool:
+        return len(await app.found(Query(text="sea", mode=Mode.LEXICAL, k=50))) == 30
+
+    await until(all_are_found)
+    assert await app.found(Query(text="sea", mode=Mode.DENSE, k=50)) == []
+
+
+@pytest.fixture
+def poisonous(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Once called, the lexical index meets a bug at every batch that has the word "poison"."""
+
+    def poisonous() -> None:
+        real = TantivyIndex.apply
+
+        async def buggy(self: TantivyIndex, batch: TextBatch, *, seq: int) -> None:
+            if any("poison" in text for text in batch.texts):
+                raise ZeroDivisionError("a bug")
+            await real(self, batch, seq=seq)
+
+        monkeypatch.setattr(TantivyIndex, "apply", buggy)
+
+    return poisonous
+
+
+async def test_a_write_that_an_index_cannot_take_is_parked_and_what_it_replaced_is_gone(
+    app: App, poisonous: Callable[[], None]
+) -> None:
+    await app.upsert(*DOCUMENTS)
+    poisonous()
+    with pytest.raises(Internal, match="stored at seq 2, but could not be indexed"):
+        await app.upsert(Document(id="7", text="poison"))
+    found = await app.found(Query(text="passage about the sea", mode=Mode.LEXICAL, k=50))
+    assert set(found) == {document.id for document in DOCUMENTS} - {"7"}
+    assert (await app.ragstone.get_collection("docs")).serving.stats["parked_steps"] == 1
+
+
+async def test_a_write_that_cannot_be_indexed_holds_up_no_other_after_a_restart(
+    settings: Settings, poisonous: Callable[[], None]
+) -> None:
+    first = App(await build(settings))
+    await first.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
+    for document in (*DOCUMENTS, Document(id="odd", text="poison"), Document(id="last", text="the sea")):
+        await first.upsert(document, wait=Wait.COMMITTED)
+    await first.ragstone.close()
+    shutil.rmtree(settings.data_dir / "versions" / "1" / "lexical")
+    poisonous()
+
+    second = App(await build(settings))
+    found = await second.found(Query(text="sea", mode=Mode.LEXICAL, k=50))
+    assert set(found) == {document.id for document in DOCUMENTS} | {"last"}
+    assert (await second.ragstone.get_collection("docs")).serving.stats["parked_steps"] == 1
+    await second.ragstone.close()
+
+
+async def test_a_server_whose_index_cannot_be_written_starts_and_serves_what_it_has(
+    settings: Settings, away: Callable[[type, int], None]
+) -> None:
+    first = App(await build(settings))
+    await first.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
+    await first.upsert(*DOCUMENTS)
+    away(TantivyIndex, 1_000)
+    await first.upsert(Document(id="30", text="passage number 30 about the sea"), wait=Wait.COMMITTED)
+    await first.ragstone.close()
+
+    second = App(await build(settings))
+    assert len(await second.found(Query(text="sea", mode=Mode.LEXICAL, k=50))) == 30
+    await second.ragstone.close()
 
 
 async def test_identical_texts_are_embedded_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

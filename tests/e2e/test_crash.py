@@ -152,8 +152,12 @@ def test_a_killed_server_loses_nothing_acknowledged_and_revives_nothing_deleted(
         if chance.random() < 0.2:
             kill_while_it_starts(server, after_s=chance.uniform(0.3, 1.5))
         server.start()
-        with Client(server.address) as client:
-            check_against_model(client, writers)
+        try:
+            with Client(server.address) as client:
+                check_against_model(client, writers)
+        except AssertionError as error:
+            error.add_note(f"the data are in {server.data_dir}; its log ends: {server.log[-5_000:]}")
+            raise
     assert min(writer.writes for writer in writers) > 0
     assert server.stop() == 0
 
