@@ -46,6 +46,10 @@ class Catalog:
         self._db = db
         self._clock = clock
 
+    async def identity(self) -> str:
+        """What tells this catalog from every other one: 32 hex digits, the same for ever."""
+        return await self._db.read(lambda c: c.execute(select(schema.catalog_identity.c.id)).scalar_one())
+
     async def create(self, name: str, *, recipe: str, space: str, dim: int, chunking: str) -> CollectionRow:
         """A new collection, served by its first version ``v1`` of ``recipe`` (JSON). Raises AlreadyExists."""
         now = self._clock()
@@ -151,6 +155,10 @@ class Catalog:
         if row is None:
             raise NotFound(f"there is no version {name}")
         return _version(row)
+
+    async def version_ids(self) -> set[int]:
+        """The ids of all versions of all collections, without the deleted ones."""
+        return await self._db.read(lambda c: set(c.execute(select(_versions.c.id).where(_there)).scalars()))
 
     async def spaces(self) -> set[str]:
         """The spaces of all versions of all collections."""

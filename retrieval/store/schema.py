@@ -79,6 +79,19 @@ sequences = Table(
 Blocks are taken by one UPDATE inside the transaction that uses them: ascending in commit order, never reused.
 """
 
+catalog_identity = Table("catalog_identity", metadata, Column("id", String(32), primary_key=True))
+"""One row, made once: what tells this catalog from every other one."""
+
+doomed_indexes = Table(
+    "doomed_indexes",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("options", Text, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+)
+"""Indexes to remove from stores that others share, at ``due_at``; ``options`` is JSON, and says where."""
+
 collections = Table(
     "collections",
     metadata,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import structlog
 
@@ -22,6 +19,7 @@ from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier, Rest, Sources
+from retrieval.versions.homes import Homes
 from retrieval.versions.likeness import expect_same_vectors
 from retrieval.versions.parts import Opener, open_parts
 from retrieval.versions.recipe import PinnedRecipe, chunking_of, pin
@@ -39,13 +37,14 @@ class Collections:
         opener: Opener,
         catalog: Catalog,
         sources: Sources,
+        homes: Homes,
         settings: Settings,
     ) -> None:
         self._opener = opener
         self._catalog = catalog
         self._sources = sources
+        self._homes = homes
         self._settings = settings
-        self._root = settings.data_dir / "versions"
         self._open: dict[str, OpenCollection] = {}
         self._changing = asyncio.Lock()
 
@@ -57,7 +56,7 @@ class Collections:
             versions = await self._catalog.versions(row.id)
             kept.update(version.id for version in versions)
             self._open[row.name] = await self._serve(row, versions)
-        await asyncio.to_thread(self._sweep, kept)
+        await asyncio.to_thread(self._homes.sweep_folders, kept)
 
     async def close(self) -> None:
         """Checkpoint and close every collection."""
@@ -102,11 +101,14 @@ class Collections:
         async with self._changing:
             collection = self.get(name)
             versions = await self._catalog.versions(collection.row.id)
+            recipes = {version.id: PinnedRecipe.load(version.recipe) for version in versions}
+            for version_id, recipe in recipes.items():
+                await self._homes.doom(version_id, recipe)
             await self._catalog.delete(name)
             del self._open[name]
             await collection.close()
-            for version in versions:
-                await asyncio.to_thread(shutil.rmtree, self.path(version.id), ignore_errors=True)
+            for version_id, recipe in recipes.items():
+                await self._homes.clear(version_id, recipe)
         log.info("collection_deleted", collection=name)
 
     async def compact(self, name: str) -> Collection:
@@ -168,7 +170,7 @@ class Collections:
                 self._opener,
                 recipe,
                 version.chunking,
-                self.path(version.id),
+                self._homes.of(version.id),
                 tokens_like=self._same_tokens(collection, version, recipe, held),
             )
         applier = Applier(
@@ -204,18 +206,11 @@ class Collections:
     async def attempt(self, recipe: PinnedRecipe) -> Embedder:
         """The recipe's embedder. All parts are opened once, elsewhere: what a back end refuses must not
         reach the catalog. Raises SpaceMismatch when another model's vectors are stored under its space."""
-        scratch = self._root / f"try-{uuid4().hex}"
-        try:
-            parts = await open_parts(self._opener, recipe, "", scratch)
+        async with self._homes.trial(recipe) as home:
+            parts = await open_parts(self._opener, recipe, "", home)
             await parts.close()
-        finally:
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         await expect_same_vectors(parts.embedder, self._sources.embeddings)
         return parts.embedder
-
-    def path(self, version_id: int) -> Path:
-        """Where the indexes of a version lie."""
-        return self._root / str(version_id)
 
     async def _prune(self, collection: OpenCollection, chunking: str) -> None:
         """Let go of deleted chunks that no follower has still to hear of."""
@@ -225,13 +220,6 @@ class Collections:
         positions = [one.applier.durable_seq for one in snapshots if one.version.chunking == chunking]
         upto = min(positions, default=0)
         await self._sources.journal.prune(collection.row.id, chunking, upto)
-
-    def _sweep(self, kept: set[int]) -> None:
-        with suppress(FileNotFoundError):
-            for path in self._root.iterdir():
-                if path.name not in {str(version_id) for version_id in kept}:
-                    shutil.rmtree(path, ignore_errors=True)
-                    log.info("swept", path=str(path))
 
 
 def describe_version(collection: str, row: VersionRow, snapshot: Snapshot | None) -> Version:

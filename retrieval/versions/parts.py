@@ -19,7 +19,7 @@ from indexes.metadata import MetadataIndex
 from ragstone.errors import CorruptIndex, InvalidArgument
 from rerankers.base import Reranker
 from retrieval.store.values import ChunkDraft
-from retrieval.versions.recipe import NONE, EmbedderSpec, PinnedRecipe, RerankerSpec
+from retrieval.versions.recipe import NONE, Backend, EmbedderSpec, PinnedRecipe, RerankerSpec
 
 T = TypeVar("T")
 Index: TypeAlias = VectorIndex | LexicalIndex | TokenIndex
@@ -32,6 +32,18 @@ class Cutter(Protocol):
     def cut(self, document_id: str, title: str, text: str) -> Sequence[ChunkDraft]:
         """The chunks of a document, in their order. Pure, but slow: call it on a thread."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where indexes live: a folder of their own, and a name of their own in stores that others share."""
+
+    path: Path
+    name: str
+
+    def of(self, leg: str) -> Home:
+        """That of one leg's index."""
+        return Home(self.path / leg, f"{self.name}_{leg}")
 
 
 class Opener(Protocol):
@@ -49,21 +61,32 @@ class Opener(Protocol):
         ...
 
     async def dense(
-        self, kind: str, *, path: Path, dim: int, metric: Metric, options: Mapping[str, object]
+        self, kind: str, *, home: Home, dim: int, metric: Metric, options: Mapping[str, object]
     ) -> VectorIndex:
-        """A dense index under ``path``."""
+        """The dense index that lives there."""
         ...
 
     def cutter(self, recipe: PinnedRecipe, embedder: Embedder, chunking: str) -> Cutter:
         """What cuts for a recipe; ``chunking`` is its fingerprint."""
         ...
 
-    async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
-        """A lexical index under ``path``."""
+    async def lexical(self, kind: str, *, home: Home, options: Mapping[str, object]) -> LexicalIndex:
+        """The lexical index that lives there."""
         ...
 
-    async def tokens(self, kind: str, *, path: Path, dim: int, options: Mapping[str, object]) -> TokenIndex:
-        """A token index under ``path``."""
+    async def tokens(self, kind: str, *, home: Home, dim: int, options: Mapping[str, object]) -> TokenIndex:
+        """The token index that lives there."""
+        ...
+
+    def is_shared(self, kind: str) -> bool:
+        """Whether indexes of that kind are in a store that others share, and not in their folder."""
+        ...
+
+    async def drop_shared(self, kind: str, *, name: str, options: Mapping[str, object]) -> None:
+        """Remove an index from a store that others share; one that is not there is no error.
+
+        Raises BackendUnavailable when the store does not answer.
+        """
         ...
 
 
@@ -120,11 +143,11 @@ async def open_parts(
     opener: Opener,
     recipe: PinnedRecipe,
     chunking: str,
-    path: Path,
+    home: Home,
     *,
     tokens_like: TokenIndex | None = None,
 ) -> Parts:
-    """Open every part that ``recipe`` names, the indexes under ``path``.
+    """Open every part that ``recipe`` names, the indexes in their ``home``.
 
     A new index of tokens begins as a copy of ``tokens_like``, where that is given: no text is encoded twice.
 
@@ -136,38 +159,39 @@ async def open_parts(
     brought = recipe.embedder.kind == "precomputed"
     # A model's tokenizer takes a while to copy.
     cutter = None if brought else await asyncio.to_thread(opener.cutter, recipe, embedder, chunking)
-    index, words = recipe.index, recipe.lexical
+    index, words, kept = recipe.index, recipe.lexical, recipe.tokens
 
     async def open_dense() -> VectorIndex:
         return await opener.dense(
             index.kind,
-            path=path / "dense",
+            home=home.of("dense"),
             dim=embedder.space.dim,
             metric=index.metric,
             options=index.options,
         )
 
     async def open_lexical() -> LexicalIndex:
-        return await opener.lexical(words.kind, path=path / "lexical", options=words.options)
+        return await opener.lexical(words.kind, home=home.of("lexical"), options=words.options)
 
     async def open_tokens() -> TokenIndex:
         return await opener.tokens(
-            recipe.tokens.kind,
-            path=path / "tokens",
+            kept.kind,
+            home=home.of("tokens"),
             dim=token_encoder(embedder, "tokens").token_dim,
-            options=recipe.tokens.options,
+            options=kept.options,
         )
 
     async with AsyncExitStack() as opened:
-        dense = await _open_or_begin_anew(open_dense, path / "dense")
+        dense = await _open_or_begin_anew(open_dense, opener, home.of("dense"), index)
         opened.push_async_callback(dense.close)
-        lexical = await _open_or_begin_anew(open_lexical, path / "lexical")
+        lexical = await _open_or_begin_anew(open_lexical, opener, home.of("lexical"), words)
         opened.push_async_callback(lexical.close)
         tokens = None
-        if recipe.tokens.kind != NONE:
-            if isinstance(tokens_like, Copyable) and not (path / "tokens").exists():
-                await tokens_like.copy_to(LocalDirectory(path / "tokens"))
-            tokens = await _open_or_begin_anew(open_tokens, path / "tokens")
+        if kept.kind != NONE:
+            path = home.of("tokens").path
+            if isinstance(tokens_like, Copyable) and not path.exists():
+                await tokens_like.copy_to(LocalDirectory(path))
+            tokens = await _open_or_begin_anew(open_tokens, opener, home.of("tokens"), kept)
         opened.pop_all()
     return Parts(
         recipe=recipe,
@@ -191,10 +215,22 @@ def token_encoder(embedder: Embedder, section: str) -> TokenEncoder:
     return embedder
 
 
-async def _open_or_begin_anew(open_index: Callable[[], Awaitable[T]], path: Path) -> T:
+async def remove_index(opener: Opener, home: Home, index: Backend) -> None:
+    """Remove all that a closed index holds, in its folder and elsewhere.
+
+    Raises BackendUnavailable when the store does not answer that has it.
+    """
+    await asyncio.to_thread(shutil.rmtree, home.path, ignore_errors=True)
+    if opener.is_shared(index.kind):
+        await opener.drop_shared(index.kind, name=home.name, options=index.options)
+
+
+async def _open_or_begin_anew(
+    open_index: Callable[[], Awaitable[T]], opener: Opener, home: Home, index: Backend
+) -> T:
     try:
         return await open_index()
     except CorruptIndex as exc:
-        log.error("index_damaged", path=str(path), reason=exc.message, action="rebuild from the journal")
-        await asyncio.to_thread(shutil.rmtree, path)
+        log.error("index_damaged", index=home.name, reason=exc.message, action="rebuild from the journal")
+        await remove_index(opener, home, index)
         return await open_index()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Final
-from uuid import uuid4
 
 import numpy as np
 
@@ -20,6 +17,7 @@ from ragstone.types import RebuildPlan
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import ChunkDraft
 from retrieval.versions.applier import Sources
+from retrieval.versions.homes import Homes
 from retrieval.versions.parts import Opener
 from retrieval.versions.passages import passage_text
 from retrieval.versions.recipe import PinnedRecipe
@@ -40,13 +38,13 @@ class _Sample:
 
 
 class Planner:
-    """Plans rebuilds; changes nothing. ``scratch`` is a folder for what is measured."""
+    """Plans rebuilds; changes nothing."""
 
-    def __init__(self, *, opener: Opener, catalog: Catalog, sources: Sources, scratch: Path) -> None:
+    def __init__(self, *, opener: Opener, catalog: Catalog, sources: Sources, homes: Homes) -> None:
         self._opener = opener
         self._catalog = catalog
         self._sources = sources
-        self._scratch = scratch
+        self._homes = homes
 
     async def plan(self, serving: Snapshot, wanted: PinnedRecipe, chunking: str) -> RebuildPlan:
         """What a rebuild of the serving version into ``wanted`` would do, and about what it would take."""
@@ -100,11 +98,10 @@ class Planner:
         """Build a small index of the wanted kind, of vectors that have nothing in common: the worst case."""
         vectors = np.random.default_rng(0).standard_normal((_ROWS, dim)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        path = self._scratch / f"plan-{uuid4().hex}"
         spec = wanted.index
-        try:
+        async with self._homes.trial(wanted) as home:
             index = await self._opener.dense(
-                spec.kind, path=path, dim=dim, metric=spec.metric, options=spec.options
+                spec.kind, home=home.of("dense"), dim=dim, metric=spec.metric, options=spec.options
             )
             try:
                 start = perf_counter()
@@ -114,8 +111,6 @@ class Planner:
                 return _Build(perf_counter() - start, index.stats().bytes_on_disk / _ROWS)
             finally:
                 await index.close()
-        finally:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,12 @@ class PinnedRecipe(BaseModel, frozen=True, extra="forbid"):
     reranker: RerankerSpec = RerankerSpec()
     gates: GatesSpec = GatesSpec()
 
+    @property
+    def indexes(self) -> Mapping[str, Backend]:
+        """The indexes by leg; tokens have one where they are kept."""
+        legs: dict[str, Backend] = {"dense": self.index, "lexical": self.lexical, "tokens": self.tokens}
+        return {leg: index for leg, index in legs.items() if index.kind != NONE}
+
     def dump(self) -> str:
         """Canonical JSON, as the catalog stores it."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from retrieval.versions.adapting import Adapting
 from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections, describe_version
 from retrieval.versions.gates import require_passed
+from retrieval.versions.homes import Homes
 from retrieval.versions.lifecycle import FOLLOWING, Action, State, require
 from retrieval.versions.measuring import Asked, Measuring, questions_of
 from retrieval.versions.planning import Planner
@@ -52,6 +52,7 @@ class Versions:
         planner: Planner,
         reembedding: Reembedding,
         traffic: Traffics,
+        homes: Homes,
     ) -> None:
         self._collections = collections
         self._catalog = catalog
@@ -62,6 +63,7 @@ class Versions:
         self._planner = planner
         self._reembedding = reembedding
         self._traffic = traffic
+        self._homes = homes
         self._switching = asyncio.Lock()
 
     async def list(self, collection: str) -> Sequence[Version]:
@@ -251,7 +253,7 @@ class Versions:
         """Close a version that does not serve, and build its dense index from the journal."""
         opened, row = await self._of(collection, name)
         await self._rest(opened, row)
-        await asyncio.to_thread(shutil.rmtree, self._collections.path(row.id) / "dense", ignore_errors=True)
+        await self._homes.remove_dense(row.id, PinnedRecipe.load(row.recipe))
         self._rebuilds.start(opened, row)
 
     async def delete(self, collection: str, name: str) -> int:
@@ -261,6 +263,8 @@ class Versions:
         """
         opened, row = await self._of(collection, name)
         require(Action.DELETE, name, row.state)
+        recipe = PinnedRecipe.load(row.recipe)
+        await self._homes.doom(row.id, recipe)
         # Not between a promotion's two steps, when this version may be the one that answers still.
         async with self._switching:
             await self._catalog.set_state(row.id, State.DELETED, expect=row.state)
@@ -268,9 +272,8 @@ class Versions:
         del opened.resting[row.id]
         self._reembedding.forget(row.id)
         await self._adapting.forget(opened, row)
-        path = self._collections.path(row.id)
-        freed = await asyncio.to_thread(_bytes_under, path)
-        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        freed = await asyncio.to_thread(_bytes_under, self._homes.of(row.id).path)
+        await self._homes.clear(row.id, recipe)
         others = await self._catalog.versions(opened.row.id)
         if all(other.chunking != row.chunking for other in others):
             await self._sources.chunks.forget(opened.row.id, row.chunking)

@@ -1,4 +1,4 @@
-"""The sweeper: versions that served before are kept for a rollback, and then no longer."""
+"""The sweeper: versions that served before are kept for a rollback, and then neither they nor their leavings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ragstone.errors import RagstoneError
 from retrieval.store.catalog import Catalog
 from retrieval.store.values import utc_now
 from retrieval.versions.collections import Collections
+from retrieval.versions.homes import Homes
 from retrieval.versions.lifecycle import State
 from retrieval.versions.service import Versions
 
@@ -22,7 +23,8 @@ _LOOK_S: Final = 60.0
 
 
 class Sweeper:
-    """Deletes *retiring* versions when their rollback window is over."""
+    """Deletes *retiring* versions when their rollback window is over, and what deleted ones left in a store
+    that was away."""
 
     def __init__(
         self,
@@ -30,12 +32,14 @@ class Sweeper:
         versions: Versions,
         collections: Collections,
         catalog: Catalog,
+        homes: Homes,
         window_s: float,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._versions = versions
         self._collections = collections
         self._catalog = catalog
+        self._homes = homes
         self._window = timedelta(seconds=window_s)
         self._clock = clock
 
@@ -44,6 +48,7 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
+                await self._homes.sweep()
             except RagstoneError as exc:
                 # Somebody else's promotion or deletion came first, or the disk failed: it is looked at again.
                 log.warning("sweep_failed", reason=exc.message)

@@ -20,6 +20,7 @@ from retrieval.store.catalog import Catalog
 from retrieval.store.chunks import Chunks
 from retrieval.store.database import Database
 from retrieval.store.documents import Documents
+from retrieval.store.doomed import DoomedIndexes
 from retrieval.store.embeddings import Embeddings
 from retrieval.store.golden import GoldenQueries
 from retrieval.store.journal import Journal
@@ -31,6 +32,7 @@ from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections
 from retrieval.versions.gauges import CollectionGauges
 from retrieval.versions.healer import Healer
+from retrieval.versions.homes import Homes
 from retrieval.versions.leases import Leases
 from retrieval.versions.measuring import Measuring
 from retrieval.versions.planning import Planner
@@ -70,7 +72,14 @@ async def build(
         journal=journal, documents=documents, chunks=Chunks(database), embeddings=Embeddings(database)
     )
     opener = RegistryOpener(when_opened)
-    collections = Collections(opener=opener, catalog=catalog, sources=sources, settings=settings)
+    homes = Homes(
+        root=settings.data_dir / "versions",
+        identity=await catalog.identity(),
+        opener=opener,
+        catalog=catalog,
+        doomed=DoomedIndexes(database),
+    )
+    collections = Collections(opener=opener, catalog=catalog, sources=sources, homes=homes, settings=settings)
     try:
         await collections.open()
     except BaseException:
@@ -101,7 +110,6 @@ async def build(
         settings=settings.rebuild,
     )
     await rebuilds.open()
-    scratch = settings.data_dir / "versions"
     reembedding = Reembedding(
         collections=collections, catalog=catalog, sources=sources, opener=opener, leases=Leases()
     )
@@ -122,14 +130,16 @@ async def build(
         rebuilds=rebuilds,
         measuring=measuring,
         adapting=adapting,
-        planner=Planner(opener=opener, catalog=catalog, sources=sources, scratch=scratch),
+        planner=Planner(opener=opener, catalog=catalog, sources=sources, homes=homes),
         reembedding=reembedding,
         traffic=traffic,
+        homes=homes,
     )
     sweeper = Sweeper(
         versions=versions,
         collections=collections,
         catalog=catalog,
+        homes=homes,
         window_s=settings.rebuild.rollback_window_s,
     )
     healer = Healer(versions=versions, collections=collections)

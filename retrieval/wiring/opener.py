@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import embedders.registry
 import indexes.registry
@@ -16,7 +15,7 @@ from indexes.directory import LocalDirectory
 from rerankers.base import Reranker
 from rerankers.late_interaction import LateInteractionReranker
 from retrieval.ingest.cutting import PassageCutter
-from retrieval.versions.parts import Cutter, token_encoder
+from retrieval.versions.parts import Cutter, Home, token_encoder
 from retrieval.versions.recipe import (
     LATE_INTERACTION,
     NONE,
@@ -62,26 +61,41 @@ class RegistryOpener:
             return self._rerankers[key]
 
     async def dense(
-        self, kind: str, *, path: Path, dim: int, metric: Metric, options: Mapping[str, object]
+        self, kind: str, *, home: Home, dim: int, metric: Metric, options: Mapping[str, object]
     ) -> VectorIndex:
-        """A dense index under ``path``."""
+        """The dense index that lives there."""
         return await indexes.registry.open_dense(
-            kind, directory=LocalDirectory(path), dim=dim, metric=metric, options=options
+            kind,
+            directory=LocalDirectory(home.path),
+            name=home.name,
+            dim=dim,
+            metric=metric,
+            options=options,
         )
 
     def cutter(self, recipe: PinnedRecipe, embedder: Embedder, chunking: str) -> Cutter:
         """What cuts for a recipe."""
         return PassageCutter(recipe, embedder, chunking)
 
-    async def lexical(self, kind: str, *, path: Path, options: Mapping[str, object]) -> LexicalIndex:
-        """A lexical index under ``path``."""
-        return await indexes.registry.open_lexical(kind, directory=LocalDirectory(path), options=options)
-
-    async def tokens(self, kind: str, *, path: Path, dim: int, options: Mapping[str, object]) -> TokenIndex:
-        """A token index under ``path``."""
-        return await indexes.registry.open_tokens(
-            kind, directory=LocalDirectory(path), dim=dim, options=options
+    async def lexical(self, kind: str, *, home: Home, options: Mapping[str, object]) -> LexicalIndex:
+        """The lexical index that lives there."""
+        return await indexes.registry.open_lexical(
+            kind, directory=LocalDirectory(home.path), name=home.name, options=options
         )
+
+    async def tokens(self, kind: str, *, home: Home, dim: int, options: Mapping[str, object]) -> TokenIndex:
+        """The token index that lives there."""
+        return await indexes.registry.open_tokens(
+            kind, directory=LocalDirectory(home.path), name=home.name, dim=dim, options=options
+        )
+
+    def is_shared(self, kind: str) -> bool:
+        """Whether indexes of that kind are in a store that others share."""
+        return kind in indexes.registry.SHARED
+
+    async def drop_shared(self, kind: str, *, name: str, options: Mapping[str, object]) -> None:
+        """Remove an index from a store that others share."""
+        await indexes.registry.drop_shared(kind, name=name, options=options)
 
     async def close(self) -> None:
         """Close every model."""

@@ -394,6 +394,7 @@ async def test_a_canary_that_is_stopped_keeps_its_version_no_longer(filled: App,
         versions=filled.ragstone._versions,
         collections=filled.ragstone._collections,
         catalog=Catalog(filled.ragstone._database),
+        homes=filled.ragstone._collections._homes,
         window_s=window_s,
         clock=lambda: now + timedelta(seconds=window_s + 1),
     )

@@ -404,6 +404,7 @@ async def test_a_version_that_served_before_is_swept_when_its_window_is_over(
             versions=filled.ragstone._versions,
             collections=filled.ragstone._collections,
             catalog=Catalog(filled.ragstone._database),
+            homes=filled.ragstone._collections._homes,
             window_s=settings.rebuild.rollback_window_s,
             clock=clock,
         )
