@@ -51,6 +51,9 @@ class IndexingSettings(BaseModel, frozen=True, extra="forbid"):
     batch_chunks: PositiveInt = 1024
     """Chunks applied in one step, at most."""
     checkpoint_s: PositiveFloat = 30.0
+    follower_ttl_s: PositiveFloat = 3600.0
+    """A server that was not heard of for so long is waited for no longer before the journal is pruned; its
+    indexes begin anew should it come back."""
 
 
 class RebuildSettings(BaseModel, frozen=True, extra="forbid"):

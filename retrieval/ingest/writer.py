@@ -143,7 +143,15 @@ class Writer:
         committed = await commit()
         if committed.step is not None:
             chunking, space = snapshot.version.chunking, snapshot.version.space
-            collection.offer(Offer(step=committed.step, chunking=chunking, space=space, vectors=vectors))
+            collection.offer(
+                Offer(
+                    step=committed.step,
+                    previous=committed.previous,
+                    chunking=chunking,
+                    space=space,
+                    vectors=vectors,
+                )
+            )
         return committed
 
     async def _matching(self, snapshot: Snapshot, expression: str) -> Sequence[str]:

@@ -131,7 +131,7 @@ class Catalog:
             for table in (schema.requests, schema.journal, schema.chunk_counts, schema.golden_queries):
                 connection.execute(delete(table).where(table.c.collection_id == collection_id))
             versions = select(_versions.c.id).where(_versions.c.collection_id == collection_id)
-            for table in (_events, _traffic, schema.adapters):
+            for table in (_events, _traffic, schema.adapters, schema.followers):
                 connection.execute(delete(table).where(table.c.version_id.in_(versions)))
             own = delete(_versions).where(_versions.c.collection_id == collection_id)
             ids = connection.execute(own.returning(_versions.c.id)).scalars().all()

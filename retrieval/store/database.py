@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
-from sqlalchemy import Connection, exc
+from sqlalchemy import Connection, Engine, exc
 
 from ragstone.errors import BackendUnavailable, CorruptIndex, Internal, Overloaded, RagstoneError
-from retrieval.store.dialects import Engines, connect
+from retrieval.store.dialects import Engines, announce, connect
 from retrieval.store.migrations import upgrade
 
 T = TypeVar("T")
@@ -29,8 +30,10 @@ class Database:
     def __init__(self, engines: Engines, *, readers: int, queue_size: int, group_size: int) -> None:
         """Use ``open``; this starts threads on ``engines``, whose tables must exist."""
         self._engines = engines
+        self.server = uuid4().hex
+        """The name under which this process tells others that it has written."""
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
-        self._writer = _Writer(engines, queue_size=queue_size, group_size=group_size)
+        self._writer = _Writer(engines, self.server, queue_size=queue_size, group_size=group_size)
 
     @classmethod
     async def open(
@@ -82,6 +85,11 @@ class Database:
         return await asyncio.wrap_future(self._writer.submit(work))
 
     @property
+    def listener(self) -> Engine | None:
+        """What makes connections that hear of other servers; None where there are no others."""
+        return self._engines.listener
+
+    @property
     def waiting(self) -> int:
         """How many writes wait for the writer now."""
         return self._writer.waiting
@@ -115,8 +123,9 @@ class _Job:
 class _Writer:
     """The one thread that writes."""
 
-    def __init__(self, engines: Engines, *, queue_size: int, group_size: int) -> None:
+    def __init__(self, engines: Engines, server: str, *, queue_size: int, group_size: int) -> None:
         self._engine = engines.writer
+        self._server = server
         self._group_size = group_size
         self._queue_size = queue_size
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -194,6 +203,7 @@ class _Writer:
                     job.error = translate(error) if isinstance(error, exc.SQLAlchemyError) else error
                 else:
                     savepoint.commit()
+            announce(connection, self._server)
 
 
 def translate(error: exc.SQLAlchemyError) -> RagstoneError:

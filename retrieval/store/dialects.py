@@ -1,4 +1,4 @@
-"""All that differs between SQLite and PostgreSQL: engines, the write lock, "insert or ignore"."""
+"""All that differs between SQLite and PostgreSQL: engines, locks, notices, "insert or ignore"."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ import time
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from ragstone.errors import InvalidArgument
 
 _WRITE_LOCK = 0x52616773
 """PostgreSQL's advisory lock that makes this catalog's writers take turns, across processes."""
 
+CHANNEL = "ragstone"
+"""Where servers on PostgreSQL tell one another that they have written."""
+
 _BUSY_S = 5.0
 """How long SQLite waits for another process's lock."""
+
+_VERSION_LOCKS = 0x5261
+"""The first half of the advisory locks of versions that are being built."""
+
+_NOTIFY = text("SELECT pg_notify(:channel, :server)")
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:space, :version)")
 
 _SQLITE_PRAGMAS = (
     f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}",
@@ -33,15 +42,21 @@ _SQLITE_PRAGMAS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engines:
-    """Two engines on one database: ``writer`` has one connection, ``reader`` only reads."""
+    """Engines on one database: ``writer`` has one connection, ``reader`` only reads.
+
+    ``listener`` makes a connection for each use, without transactions; None where the database tells nothing.
+    """
 
     writer: Engine
     reader: Engine
+    listener: Engine | None = None
 
     def dispose(self) -> None:
         """Close every connection."""
         self.reader.dispose()
         self.writer.dispose()
+        if self.listener is not None:
+            self.listener.dispose()
 
 
 def connect(url: str, *, readers: int) -> Engines:
@@ -73,6 +88,26 @@ def _insert_or_ignore(dialect: str, table: Table) -> Insert:
     if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def announce(connection: Connection, server: str) -> None:
+    """Tell other servers, once the transaction is committed, that ``server`` has written."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NOTIFY, {"channel": CHANNEL, "server": server})
+
+
+def lock_version(listener: Engine, version_id: int) -> Connection | None:
+    """The connection that holds PostgreSQL's lock of a version from now on; None while another one does."""
+    connection = listener.connect()
+    try:
+        lock = {"space": _VERSION_LOCKS, "version": version_id}
+        if connection.execute(_TRY_LOCK, lock).scalar_one():
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
 
 
 def _sqlite(url: URL, readers: int) -> Engines:
@@ -131,4 +166,5 @@ def _postgresql(url: URL, readers: int) -> Engines:
     def take_turns(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
 
-    return Engines(writer=writer, reader=reader)
+    listener = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    return Engines(writer=writer, reader=reader, listener=listener)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, select, update
 
+from ragstone.errors import CorruptIndex
 from retrieval.store import queries, schema, writes
 from retrieval.store.database import Database
 from retrieval.store.values import (
@@ -26,6 +27,11 @@ PRUNE_ROWS: Final = 5000
 """Rows that one transaction of ``prune`` removes: other writes get their turn in between."""
 
 _chunks = schema.chunks.c
+_counts = schema.chunk_counts.c
+
+_PRUNED: Final = select(_counts.pruned_seq).where(
+    _counts.collection_id == bindparam("collection"), _counts.chunking == bindparam("its_chunking")
+)
 _documents = schema.documents.c
 
 
@@ -91,6 +97,8 @@ class Journal:
         Once the answer is empty it holds exactly the live chunks. The last step brings it to ``upto`` (or the
         head) even when it has nothing to do. After about ``limit_chunks`` changes the answer ends, never
         inside a write: call again.
+
+        Raises CorruptIndex for a follower so far behind that deletions it lacks were pruned.
         """
         return await self._db.read(
             lambda c: _read(c, collection_id, chunking, after=after, upto=upto, limit=limit_chunks)
@@ -99,6 +107,10 @@ class Journal:
     async def head(self, collection_id: int) -> int:
         """The last position of a collection; 0 before the first write."""
         return await self._db.read(lambda c: queries.head(c, collection_id))
+
+    async def heads(self, collection_ids: Sequence[int]) -> dict[int, int]:
+        """The last position of each of some collections."""
+        return await self._db.read(lambda c: {key: queries.head(c, key) for key in collection_ids})
 
     async def prune(self, collection_id: int, chunking: str, upto_seq: int) -> int:
         """Forget chunks deleted at or before ``upto_seq``; how many.
@@ -111,7 +123,20 @@ class Journal:
             & (_chunks.chunking == chunking)
             & (_chunks.seq_deleted <= upto_seq)
         )
+        mark = (
+            update(schema.chunk_counts)
+            .where(
+                _counts.collection_id == collection_id,
+                _counts.chunking == chunking,
+                _counts.pruned_seq < upto_seq,
+            )
+            .values(pruned_seq=upto_seq)
+        )
         some = delete(schema.chunks).where(_chunks.key.in_(select(_chunks.key).where(gone).limit(PRUNE_ROWS)))
+        if not await self._db.read(lambda c: c.execute(select(exists().where(gone))).scalar()):
+            return 0
+        # Before the first of them goes: an index that is further behind must not take the rest for all.
+        await self._db.write(lambda c: c.execute(mark).close())
         total = 0
         while count := await self._db.write(lambda c: c.execute(some).rowcount):
             total += count
@@ -141,6 +166,11 @@ def _read(
     end = head if upto is None else min(upto, head)
     if end <= after:
         return []
+    pruned = (
+        connection.execute(_PRUNED, {"collection": collection_id, "its_chunking": chunking}).scalar() or 0
+    )
+    if 0 < after < pruned:
+        raise CorruptIndex(f"the follower stands at seq {after}, and the journal was pruned up to {pruned}")
     mine = (_chunks.collection_id == collection_id) & (_chunks.chunking == chunking)
     entered = mine & (_chunks.seq_added > after) & _chunks.seq_deleted.is_(None)
     left = mine & (_chunks.seq_deleted > after) & (_chunks.seq_added <= after)

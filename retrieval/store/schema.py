@@ -273,8 +273,20 @@ chunk_counts = Table(
     Column("collection_id", ForeignKey("collections.id"), primary_key=True),
     Column("chunking", String(255), primary_key=True),
     Column("live", BigInt, nullable=False),
+    Column("pruned_seq", BigInt, nullable=False, server_default="0"),
 )
-"""Live chunks of each chunking, kept by the writes themselves: counting a million rows is slow."""
+"""Live chunks of each chunking, kept by the writes themselves: counting a million rows is slow. Chunks that
+were deleted at or before ``pruned_seq`` are forgotten."""
+
+followers = Table(
+    "followers",
+    metadata,
+    Column("server", String(64), primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
+    Column("durable_seq", BigInt, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+"""From where each server's index of a version needs the journal, and when that server last said so."""
 
 embeddings = Table(
     "embeddings",

@@ -140,10 +140,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """A durable write. ``step`` is None when nothing changed, and for a replayed request."""
+    """A durable write. ``step`` is None when nothing changed, and for a replayed request.
+
+    ``previous`` is the last position of the collection before ``step``'s.
+    """
 
     seq: int
     step: Step | None = None
+    previous: int = 0
     documents: int = 0
     unchanged: int = 0
     chunks: int = 0

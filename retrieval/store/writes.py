@@ -125,6 +125,7 @@ def remove(connection: Connection, request: Request, document_ids: Sequence[str]
     stored = _stored(connection, request.collection_id, list(dict.fromkeys(document_ids)))
     keys = [key for key, _ in stored.values()]
     if keys:
+        previous = head(connection, request.collection_id)
         (seq,) = take(connection, "journal", 1)
         retired = _retire(connection, request.collection_id, keys, seq)
         for part in slices(keys):
@@ -132,7 +133,7 @@ def remove(connection: Connection, request: Request, document_ids: Sequence[str]
         _count_documents(connection, request.collection_id, -len(keys))
         _record(connection, request, seq, documents=len(keys), chunks=0)
         step = Step(seq=seq, deleted=tuple(sorted(key for key, _ in retired)))
-        committed = Committed(seq=seq, step=step, documents=len(keys))
+        committed = Committed(seq=seq, step=step, previous=previous, documents=len(keys))
     else:
         committed = Committed(seq=head(connection, request.collection_id))
     _remember(connection, request, committed)
@@ -148,6 +149,7 @@ def _write(
     known: Mapping[str, int],
     unchanged: int,
 ) -> Committed:
+    previous = head(connection, request.collection_id)
     (seq,) = take(connection, "journal", 1)
     retired = _retire(
         connection, request.collection_id, [known[draft.id] for draft in drafts if draft.id in known], seq
@@ -160,6 +162,7 @@ def _write(
     return Committed(
         seq=seq,
         step=Step(seq=seq, added=tuple(added), deleted=tuple(deleted)),
+        previous=previous,
         documents=len(drafts),
         unchanged=unchanged,
         chunks=len(added),

@@ -45,10 +45,12 @@ _MOST_OFFERED: Final = 2
 class Offer:
     """A committed step for followers of ``chunking``, with the vectors of ``space`` that came with it.
 
-    ``vectors`` are little-endian float32, by text hash.
+    ``previous`` is the journal position of the collection before it. ``vectors`` are little-endian float32,
+    by text hash.
     """
 
     step: Step
+    previous: int
     chunking: str
     space: str
     vectors: Mapping[bytes, bytes] = field(default_factory=dict)
@@ -100,6 +102,8 @@ class Applier:
         """Whether the journal has steps that ``_offers`` lacks."""
         self._cut_seq = parts.applied_seq
         self._metadata_seq = -1
+        self._parks = True
+        """Whether a step that is at fault is left out; a version that is being built must have them all."""
         self._stopping = False
         self._changed = asyncio.Condition()
         self._work = asyncio.Event()
@@ -122,18 +126,21 @@ class Applier:
         """Chunks that were handed over and are not yet searchable."""
         return self._pending_chunks
 
-    async def start(self, *, patient: bool = False) -> None:
+    async def start(self, *, serving: bool = False) -> None:
         """Catch up with the journal, then follow it in the background.
 
-        Raises as ``catch_up`` does; one who is ``patient`` goes on trying in the background instead.
+        For a version that serves, a step that is at fault is parked, and what is away is tried again in the
+        background; for another one both are raised, as by ``catch_up``.
         """
+        self._parks = serving
         try:
             await self.catch_up()
         except RagstoneError as exc:
-            if not patient:
+            if not serving:
                 raise
             log.warning("catching_up_failed", reason=exc.message)
             self._work.set()
+        self._parks = True
         self._tasks = [
             asyncio.create_task(self._follow(), name="applier"),
             asyncio.create_task(self._checkpoint_regularly(), name="checkpointer"),
@@ -165,14 +172,26 @@ class Applier:
     # -- the writer's side -------------------------------------------------------------------
 
     def offer(self, offer: Offer) -> None:
-        """Hand over a committed step. Steps must come in journal order."""
-        self.head = max(self.head, offer.step.seq)
-        if offer.chunking != self._chunking or self._pending_chunks >= _MOST_OFFERED * self._max_pending:
+        """Hand over a committed step. Steps must come in journal order.
+
+        One that does not follow the last position known here, since another server has written in between,
+        is read from the journal with what it lacks.
+        """
+        missed, self.head = offer.previous > self.head, max(self.head, offer.step.seq)
+        full = self._pending_chunks >= _MOST_OFFERED * self._max_pending
+        if offer.chunking != self._chunking or missed or full:
             self._fall_behind()
         elif not self._behind:
             self._offers.append(offer)
             self._pending_chunks += len(offer.step.added)
         self._work.set()
+
+    def hear(self, head: int) -> None:
+        """Somebody else has written up to ``head``: it is read from the journal."""
+        if head > self.head:
+            self.head = head
+            self._fall_behind()
+            self._work.set()
 
     async def room(self) -> None:
         """Wait until the backlog is small enough for another write."""
@@ -261,7 +280,7 @@ class Applier:
         try:
             await feed(batch)
         except Exception as exc:
-            if not _is_poisoned(exc):
+            if not self._parks or not _is_poisoned(exc):
                 raise
             if len(steps) > 1:
                 for step in steps:

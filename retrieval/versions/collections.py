@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 import structlog
 
 from embedders.base import Embedder
 from indexes.base import IndexStats, TokenIndex
-from ragstone.errors import NotFound, SpaceMismatch
+from ragstone.errors import BackendUnavailable, NotFound, SpaceMismatch
 from ragstone.types import Collection, Recipe, Version
 from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
+from retrieval.store.followers import Followers
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier, Rest, Sources
 from retrieval.versions.homes import Homes
@@ -26,6 +28,18 @@ from retrieval.versions.recipe import PinnedRecipe, chunking_of, pin
 from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
 
 log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A collection that could not be opened: why, and when it is tried again."""
+
+    reason: str
+    pause_s: float
+    until: float
 
 
 class Collections:
@@ -38,25 +52,53 @@ class Collections:
         catalog: Catalog,
         sources: Sources,
         homes: Homes,
+        followers: Followers,
         settings: Settings,
     ) -> None:
         self._opener = opener
         self._catalog = catalog
         self._sources = sources
         self._homes = homes
+        self._followers = followers
         self._settings = settings
         self._open: dict[str, OpenCollection] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        """Collections whose model or store is away, by name."""
         self._changing = asyncio.Lock()
 
     async def open(self) -> None:
-        """Open what the catalog names and sweep the files of versions that it does not."""
+        """Open what the catalog names and sweep the files of versions that it does not.
+
+        A collection whose model or store is away is opened later: see ``look``.
+        """
         await self._catalog.purge()
-        kept: set[int] = set()
-        for row in await self._catalog.list():
-            versions = await self._catalog.versions(row.id)
-            kept.update(version.id for version in versions)
-            self._open[row.name] = await self._serve(row, versions)
-        await asyncio.to_thread(self._homes.sweep_folders, kept)
+        await self.look()
+        await asyncio.to_thread(self._homes.sweep_folders, await self._catalog.version_ids())
+
+    async def look(self) -> Sequence[OpenCollection]:
+        """Open those of the catalog's collections that are not open here: the ones that were opened.
+
+        One whose model or store is away is tried again by later calls.
+        """
+        async with self._changing:
+            rows = await self._catalog.list()
+            opened = [await self._try_to_serve(row) for row in rows if self._is_due(row)]
+        return [collection for collection in opened if collection is not None]
+
+    async def vanished(self) -> Sequence[OpenCollection]:
+        """Those that are open here, and that somebody else has deleted."""
+        async with self._changing:
+            there = {row.id: row.name for row in await self._catalog.list()}
+            for name in self._waiting.keys() - set(there.values()):
+                del self._waiting[name]
+            return [collection for collection in self.all() if collection.row.id not in there]
+
+    async def forget(self, collection: OpenCollection) -> None:
+        """Close a collection that somebody else has deleted, and remove what it has here."""
+        async with self._changing:
+            if self._open.get(collection.row.name) is collection:
+                await self._forget(collection.row.name, collection.recipes)
+                log.info("collection_forgotten", collection=collection.row.name)
 
     async def close(self) -> None:
         """Checkpoint and close every collection."""
@@ -68,14 +110,15 @@ class Collections:
         return tuple(self._open.values())
 
     def get(self, name: str) -> OpenCollection:
-        """The open collection of that name. Raises NotFound."""
-        try:
+        """The open collection of that name. Raises NotFound, BackendUnavailable while it waits for a part."""
+        if name in self._open:
             return self._open[name]
-        except KeyError:
-            raise NotFound(
-                f"there is no collection {name!r}; create it, or see the list of collections",
-                metadata={"collection": name},
-            ) from None
+        if name in self._waiting:
+            raise BackendUnavailable(f"{name!r} is not open here yet: {self._waiting[name].reason}")
+        raise NotFound(
+            f"there is no collection {name!r}; create it, or see the list of collections",
+            metadata={"collection": name},
+        )
 
     async def create(self, name: str, recipe: Recipe) -> Collection:
         """Create a collection, and open it.
@@ -105,10 +148,7 @@ class Collections:
             for version_id, recipe in recipes.items():
                 await self._homes.doom(version_id, recipe)
             await self._catalog.delete(name)
-            del self._open[name]
-            await collection.close()
-            for version_id, recipe in recipes.items():
-                await self._homes.clear(version_id, recipe)
+            await self._forget(name, recipes)
         log.info("collection_deleted", collection=name)
 
     async def compact(self, name: str) -> Collection:
@@ -138,14 +178,39 @@ class Collections:
 
     # -- inside --------------------------------------------------------------------------------
 
+    async def _forget(self, name: str, recipes: Mapping[int, PinnedRecipe]) -> None:
+        """Close a collection and remove what its versions, by their ids, have here and in shared stores."""
+        await self._open.pop(name).close()
+        for version_id, recipe in recipes.items():
+            await self._homes.clear(version_id, recipe)
+
+    def _is_due(self, row: CollectionRow) -> bool:
+        waiting = self._waiting.get(row.name)
+        return row.name not in self._open and (waiting is None or waiting.until <= monotonic())
+
+    async def _try_to_serve(self, row: CollectionRow) -> OpenCollection | None:
+        try:
+            versions = await self._catalog.versions(row.id)
+            collection = self._open[row.name] = await self._serve(row, versions)
+        except BackendUnavailable as exc:
+            before = self._waiting.get(row.name)
+            pause_s = _FIRST_PAUSE_S if before is None else min(_LONGEST_PAUSE_S, 2 * before.pause_s)
+            self._waiting[row.name] = _Waiting(exc.message, pause_s, monotonic() + pause_s)
+            log.warning("collection_waits", collection=row.name, reason=exc.message, retry_s=pause_s)
+            return None
+        self._waiting.pop(row.name, None)
+        return collection
+
     async def _serve(self, row: CollectionRow, versions: Sequence[VersionRow]) -> OpenCollection:
-        [serving] = [version for version in versions if version.id == row.serving_version_id]
+        serving = {version.id: version for version in versions}.get(row.serving_version_id)
+        if serving is None:
+            raise BackendUnavailable("it was changed while it was opened")
         opened = await self.open_version(row, serving)
         collection = OpenCollection(row, opened)
         # Whoever does not follow yet must find the deletions that it has not heard of.
         collection.resting.update({version.id: version for version in versions if version is not serving})
         self.follow(collection, opened)
-        await opened.snapshot.applier.start(patient=True)
+        await opened.snapshot.applier.start(serving=True)
         return collection
 
     async def open_version(
@@ -172,6 +237,7 @@ class Collections:
                 version.chunking,
                 self._homes.of(version.id),
                 tokens_like=self._same_tokens(collection, version, recipe, held),
+                pruned_seq=await self._followers.pruned(collection.id, version.chunking),
             )
         applier = Applier(
             parts,
@@ -212,14 +278,19 @@ class Collections:
         await expect_same_vectors(parts.embedder, self._sources.embeddings)
         return parts.embedder
 
+    async def report(self, collection: OpenCollection) -> None:
+        """Tell other servers from where this one needs the journal."""
+        snapshots = [follower.snapshot for follower in collection.followers.values()]
+        await self._followers.report({one.version.id: one.applier.durable_seq for one in snapshots})
+
     async def _prune(self, collection: OpenCollection, chunking: str) -> None:
-        """Let go of deleted chunks that no follower has still to hear of."""
+        """Let go of deleted chunks that no follower, here or elsewhere, has still to hear of."""
+        await self.report(collection)
         if any(version.chunking == chunking for version in collection.resting.values()):
             return
-        snapshots = [follower.snapshot for follower in collection.followers.values()]
-        positions = [one.applier.durable_seq for one in snapshots if one.version.chunking == chunking]
-        upto = min(positions, default=0)
-        await self._sources.journal.prune(collection.row.id, chunking, upto)
+        upto = await self._followers.slowest(collection.row.id, chunking)
+        if upto:
+            await self._sources.journal.prune(collection.row.id, chunking, upto)
 
 
 def describe_version(collection: str, row: VersionRow, snapshot: Snapshot | None) -> Version:

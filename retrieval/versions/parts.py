@@ -21,8 +21,8 @@ from rerankers.base import Reranker
 from retrieval.store.values import ChunkDraft
 from retrieval.versions.recipe import NONE, Backend, EmbedderSpec, PinnedRecipe, RerankerSpec
 
-T = TypeVar("T")
 Index: TypeAlias = VectorIndex | LexicalIndex | TokenIndex
+IndexT = TypeVar("IndexT", bound=Index)
 log = structlog.get_logger(__name__)
 
 
@@ -146,12 +146,14 @@ async def open_parts(
     home: Home,
     *,
     tokens_like: TokenIndex | None = None,
+    pruned_seq: int = 0,
 ) -> Parts:
     """Open every part that ``recipe`` names, the indexes in their ``home``.
 
     A new index of tokens begins as a copy of ``tokens_like``, where that is given: no text is encoded twice.
 
-    An index whose files are damaged is begun anew: the journal has all that it held. Raises InvalidArgument
+    An index whose files are damaged is begun anew: the journal has all that it held. So is one that stands
+    before ``pruned_seq``: the journal does not know any more what it has to forget. Raises InvalidArgument
     naming ``recipe.<section>.<key>`` for options that a back end refuses.
     """
     embedder = await opener.embedder(recipe.embedder)
@@ -182,16 +184,16 @@ async def open_parts(
         )
 
     async with AsyncExitStack() as opened:
-        dense = await _open_or_begin_anew(open_dense, opener, home.of("dense"), index)
+        dense = await _open_or_begin_anew(open_dense, opener, home.of("dense"), index, pruned_seq)
         opened.push_async_callback(dense.close)
-        lexical = await _open_or_begin_anew(open_lexical, opener, home.of("lexical"), words)
+        lexical = await _open_or_begin_anew(open_lexical, opener, home.of("lexical"), words, pruned_seq)
         opened.push_async_callback(lexical.close)
         tokens = None
         if kept.kind != NONE:
             path = home.of("tokens").path
             if isinstance(tokens_like, Copyable) and not path.exists():
                 await tokens_like.copy_to(LocalDirectory(path))
-            tokens = await _open_or_begin_anew(open_tokens, opener, home.of("tokens"), kept)
+            tokens = await _open_or_begin_anew(open_tokens, opener, home.of("tokens"), kept, pruned_seq)
         opened.pop_all()
     return Parts(
         recipe=recipe,
@@ -226,11 +228,20 @@ async def remove_index(opener: Opener, home: Home, index: Backend) -> None:
 
 
 async def _open_or_begin_anew(
-    open_index: Callable[[], Awaitable[T]], opener: Opener, home: Home, index: Backend
-) -> T:
+    open_index: Callable[[], Awaitable[IndexT]],
+    opener: Opener,
+    home: Home,
+    spec: Backend,
+    pruned_seq: int,
+) -> IndexT:
     try:
-        return await open_index()
+        index = await open_index()
     except CorruptIndex as exc:
         log.error("index_damaged", index=home.name, reason=exc.message, action="rebuild from the journal")
-        await remove_index(opener, home, index)
-        return await open_index()
+    else:
+        if not 0 < index.applied_seq < pruned_seq:
+            return index
+        log.warning("index_outdated", index=home.name, seq=index.applied_seq, pruned_seq=pruned_seq)
+        await index.close()
+    await remove_index(opener, home, spec)
+    return await open_index()

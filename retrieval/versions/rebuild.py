@@ -14,6 +14,7 @@ from ragstone.errors import RagstoneError
 from ragstone.types import Gate, Progress
 from retrieval.config import RebuildSettings
 from retrieval.store.catalog import Catalog
+from retrieval.store.ownership import Ownership
 from retrieval.store.values import VersionRow
 from retrieval.versions import gates
 from retrieval.versions.adapting import Adapting
@@ -26,6 +27,8 @@ from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
 
 log = structlog.get_logger(__name__)
 
+UNDER_WAY: Final = (State.BUILDING, State.CATCHING_UP)
+_TURN_S: Final = 0.5
 _ATTEMPTS: Final = 5
 """At counting an index at one and the same position as the catalog, while writes go on."""
 
@@ -67,6 +70,7 @@ class Rebuilds:
         sources: Sources,
         measuring: Measuring,
         adapting: Adapting,
+        ownership: Ownership,
         settings: RebuildSettings,
     ) -> None:
         self._collections = collections
@@ -74,6 +78,7 @@ class Rebuilds:
         self._sources = sources
         self._measuring = measuring
         self._adapting = adapting
+        self._ownership = ownership
         self.settings = settings
         self._running: dict[int, Rebuild] = {}
 
@@ -83,15 +88,23 @@ class Rebuilds:
         rebuild.task = asyncio.create_task(
             self._run(collection, version, rebuild), name=f"rebuild {version.name}"
         )
-        if version.state in (State.BUILDING, State.CATCHING_UP, State.READY):
+        if version.state in (*UNDER_WAY, State.READY):
             self._adapting.begin(collection, version, Yielding(collection, self.settings))
 
-    async def open(self) -> None:
+    def knows(self, version_id: int) -> bool:
+        """Whether a version was started here and not stopped since."""
+        return version_id in self._running
+
+    def open(self) -> None:
         """Go on with everything that the catalog names and that does not serve."""
         for collection in self._collections.all():
-            for version in list(collection.resting.values()):
-                if version.state in FOLLOWING:
-                    self.start(collection, version)
+            self.open_for(collection)
+
+    def open_for(self, collection: OpenCollection) -> None:
+        """Go on with the versions of one collection that do not serve."""
+        for version in list(collection.resting.values()):
+            if version.state in FOLLOWING:
+                self.start(collection, version)
 
     async def wait_until_following(self, version_id: int) -> None:
         """Return when a version that is being opened, after a restart perhaps, follows the journal."""
@@ -146,16 +159,28 @@ class Rebuilds:
     async def _run(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
         try:
             try:
+                version = await self._turn(version)
+                if version.state not in FOLLOWING:
+                    return
                 await self._follow(collection, version, rebuild)
             finally:
                 rebuild.following.set()
-            if version.state in (State.BUILDING, State.CATCHING_UP):
+            if version.state in UNDER_WAY:
                 await self._finish(collection, version, rebuild)
         except RagstoneError as exc:
             await self._give_up(collection, version, rebuild, exc.message)
         except Exception as exc:
             log.exception("rebuild_broke", version=version.name, collection=collection.row.name)
             await self._give_up(collection, version, rebuild, f"{type(exc).__name__}: {exc}")
+        finally:
+            await self._ownership.release(version.id)
+
+    async def _turn(self, version: VersionRow) -> VersionRow:
+        """Wait until this server is the one that builds a version, or another one has built it."""
+        while version.state in UNDER_WAY and not await self._ownership.take(version.id):
+            await asyncio.sleep(_TURN_S)
+            version = await self._catalog.version(version.collection_id, version.name)
+        return version
 
     async def _follow(self, collection: OpenCollection, version: VersionRow, rebuild: Rebuild) -> None:
         rest = Yielding(collection, self.settings)
@@ -215,7 +240,7 @@ class Rebuilds:
         if rebuild.opened is not None:
             await rest_version(collection, version, rebuild.opened)
         for row in await self._catalog.versions(collection.row.id):
-            if row.id == version.id and row.state in (State.BUILDING, State.CATCHING_UP):
+            if row.id == version.id and row.state in UNDER_WAY:
                 detail = {"reason": reason}
                 await self._catalog.set_state(row.id, State.FAILED, expect=row.state, detail=detail)
 

@@ -64,7 +64,6 @@ class Versions:
         self._reembedding = reembedding
         self._traffic = traffic
         self._homes = homes
-        self._switching = asyncio.Lock()
 
     async def list(self, collection: str) -> Sequence[Version]:
         """All versions, oldest first. Raises NotFound."""
@@ -210,8 +209,9 @@ class Versions:
         if row.state == State.PAUSED:
             return await self.get(collection, name)
         require(Action.PAUSE, name, row.state)
-        await self._catalog.set_state(row.id, State.PAUSED, expect=row.state, detail={"reason": "paused"})
-        await self._rest(opened, row)
+        async with opened.changing:
+            await self._catalog.set_state(row.id, State.PAUSED, expect=row.state, detail={"reason": "paused"})
+            await self.rest(opened, row)
         return await self.get(collection, name)
 
     async def resume(self, collection: str, name: str) -> Version:
@@ -220,8 +220,9 @@ class Versions:
         if row.state in (State.BUILDING, State.CATCHING_UP):
             return await self.get(collection, name)
         require(Action.RESUME, name, row.state)
-        await self._catalog.set_state(row.id, State.BUILDING, expect=row.state)
-        self._rebuilds.start(opened, replace(row, state=State.BUILDING))
+        async with opened.changing:
+            await self._catalog.set_state(row.id, State.BUILDING, expect=row.state)
+            self._rebuilds.start(opened, replace(row, state=State.BUILDING))
         return await self.get(collection, name)
 
     async def replace_serving(self, collection: str, *, reason: str) -> Version:
@@ -252,9 +253,10 @@ class Versions:
     async def build_again(self, collection: str, name: str) -> None:
         """Close a version that does not serve, and build its dense index from the journal."""
         opened, row = await self._of(collection, name)
-        await self._rest(opened, row)
-        await self._homes.remove_dense(row.id, PinnedRecipe.load(row.recipe))
-        self._rebuilds.start(opened, row)
+        async with opened.changing:
+            await self.rest(opened, row)
+            await self._homes.remove_dense(row.id, PinnedRecipe.load(row.recipe))
+            self._rebuilds.start(opened, row)
 
     async def delete(self, collection: str, name: str) -> int:
         """Delete a version that does not serve; the bytes that its indexes and its vectors took.
@@ -263,17 +265,11 @@ class Versions:
         """
         opened, row = await self._of(collection, name)
         require(Action.DELETE, name, row.state)
-        recipe = PinnedRecipe.load(row.recipe)
-        await self._homes.doom(row.id, recipe)
+        await self._homes.doom(row.id, PinnedRecipe.load(row.recipe))
         # Not between a promotion's two steps, when this version may be the one that answers still.
-        async with self._switching:
+        async with opened.changing:
             await self._catalog.set_state(row.id, State.DELETED, expect=row.state)
-        await self._rest(opened, row)
-        del opened.resting[row.id]
-        self._reembedding.forget(row.id)
-        await self._adapting.forget(opened, row)
-        freed = await asyncio.to_thread(_bytes_under, self._homes.of(row.id).path)
-        await self._homes.clear(row.id, recipe)
+            freed = await self.drop(opened, row)
         others = await self._catalog.versions(opened.row.id)
         if all(other.chunking != row.chunking for other in others):
             await self._sources.chunks.forget(opened.row.id, row.chunking)
@@ -281,6 +277,42 @@ class Versions:
             freed += await self._sources.embeddings.forget(row.space) * row.dim * _FLOAT_BYTES
         log.info("version_deleted", collection=collection, version=name, freed_bytes=freed)
         return freed
+
+    async def leave(self, opened: OpenCollection) -> None:
+        """Break off what runs for a collection that is deleted."""
+        self._traffic.end(opened)
+        await self._rebuilds.leave(opened)
+
+    async def drop(self, opened: OpenCollection, row: VersionRow) -> int:
+        """Close a version that the catalog names no more, and remove its files; the bytes that they took."""
+        await self.rest(opened, row)
+        opened.resting.pop(row.id, None)
+        self._reembedding.forget(row.id)
+        await self._adapting.forget(opened, row)
+        freed = await asyncio.to_thread(_bytes_under, self._homes.of(row.id).path)
+        await self._homes.clear(row.id, PinnedRecipe.load(row.recipe))
+        return freed
+
+    async def rest(self, opened: OpenCollection, row: VersionRow) -> None:
+        """Close a version; what it has made durable stays."""
+        self._traffic.end(opened, row.id)
+        await self._rebuilds.stop(row.id)
+        follower = opened.followers.get(row.id)
+        if follower is not None:
+            await rest_version(opened, row, follower)
+
+    async def follow_promotion(self, opened: OpenCollection, row: CollectionRow) -> None:
+        """Let that version answer here which another server has promoted, once it is as far as the old one.
+
+        Raises FailedPrecondition while it is not.
+        """
+        follower = opened.followers.get(row.serving_version_id)
+        if follower is None:
+            raise FailedPrecondition(f"version number {row.serving_version_id} is not open yet")
+        async with opened.succession(follower):
+            opened.row, opened.serving = row, follower
+            self._traffic.end(opened)
+        log.info("promotion_followed", collection=row.name, version=follower.snapshot.version.name)
 
     # -- inside ----------------------------------------------------------------------------------------
 
@@ -292,7 +324,7 @@ class Versions:
         follower: OpenVersion,
         detail: Mapping[str, Any],
     ) -> None:
-        async with self._switching, opened.succession(follower):
+        async with opened.changing, opened.succession(follower):
             opened.row = await self._catalog.promote(before, row.id, expect=row.state, detail=detail)
             opened.serving = follower
             # All of it: what was seen of others was beside the version that serves no longer.
@@ -310,15 +342,18 @@ class Versions:
     async def _begin(
         self, opened: OpenCollection, state: State, *, recipe: str, space: str, dim: int, chunking: str
     ) -> VersionRow:
-        row = await self._catalog.begin_version(
-            opened.row.id, recipe=recipe, space=space, dim=dim, chunking=chunking, state=state
-        )
-        opened.resting[row.id] = row
-        if state != State.PAUSED:
-            self._rebuilds.start(opened, row)
+        async with opened.changing:
+            row = await self._catalog.begin_version(
+                opened.row.id, recipe=recipe, space=space, dim=dim, chunking=chunking, state=state
+            )
+            opened.resting[row.id] = row
+            if state != State.PAUSED:
+                self._rebuilds.start(opened, row)
         return row
 
     async def _open(self, opened: OpenCollection, row: VersionRow) -> OpenVersion:
+        async with opened.changing:
+            pass  # It may be closed just now, to be built again.
         await self._rebuilds.wait_until_following(row.id)
         follower = opened.followers.get(row.id)
         if follower is None:
@@ -344,13 +379,6 @@ class Versions:
         names = {gate.name for gate in counted}
         last = _gates(events)
         return (*counted, *(gate for gate in last if gate.name not in names))
-
-    async def _rest(self, opened: OpenCollection, row: VersionRow) -> None:
-        self._traffic.end(opened, row.id)
-        await self._rebuilds.stop(row.id)
-        follower = opened.followers.get(row.id)
-        if follower is not None:
-            await rest_version(opened, row, follower)
 
     async def _history(self, opened: OpenCollection, events: Sequence[VersionEvent]) -> tuple[PastEvent, ...]:
         names = {row.id: row.name for row in await self._catalog.versions(opened.row.id)}

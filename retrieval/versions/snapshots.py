@@ -13,6 +13,7 @@ from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.applier import Applier, Offer
 from retrieval.versions.new_model import NewModel
 from retrieval.versions.parts import Parts
+from retrieval.versions.recipe import PinnedRecipe
 from retrieval.versions.recording import Recording
 from retrieval.versions.routing import CollectionTraffic
 
@@ -97,6 +98,8 @@ class OpenCollection:
         """The models of versions that do not serve yet, by their spaces, and how they ask the serving one."""
         self.recording = Recording()
         """A sample of what clients ask."""
+        self.changing = asyncio.Lock()
+        """Held while the catalog's versions and those that are open here are changed together."""
         self.requests = 0
         """How many have begun: whoever yields to them looks whether it grows."""
 
@@ -104,6 +107,12 @@ class OpenCollection:
     def snapshot(self) -> Snapshot:
         """The serving snapshot, for those who do not search it."""
         return self.serving.snapshot
+
+    @property
+    def recipes(self) -> dict[int, PinnedRecipe]:
+        """Those of all versions that this server knows of, by their ids."""
+        resting = {key: PinnedRecipe.load(row.recipe) for key, row in self.resting.items()}
+        return {**resting, **{key: one.snapshot.parts.recipe for key, one in self.followers.items()}}
 
     @contextmanager
     def lease(self, version_id: int | None = None) -> Iterator[Snapshot]:

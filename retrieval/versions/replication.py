@@ -1,0 +1,118 @@
+"""Several servers over one catalog: each follows what the others write, create, promote and delete."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from ragstone.errors import NotFound, RagstoneError
+from retrieval.store.catalog import Catalog
+from retrieval.store.journal import Journal
+from retrieval.store.notices import Notices
+from retrieval.store.values import CollectionRow, VersionRow
+from retrieval.versions.collections import Collections
+from retrieval.versions.lifecycle import FOLLOWING
+from retrieval.versions.rebuild import Rebuilds
+from retrieval.versions.service import Versions
+from retrieval.versions.snapshots import OpenCollection
+
+log = structlog.get_logger(__name__)
+
+_REPORT_S: Final = 60.0
+"""How often a server says how far it is, also when it has nothing to do."""
+
+
+class Replication:
+    """Brings what is open on this server to what the catalog says. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        collections: Collections,
+        versions: Versions,
+        rebuilds: Rebuilds,
+        catalog: Catalog,
+        journal: Journal,
+        notices: Notices,
+    ) -> None:
+        self._collections = collections
+        self._versions = versions
+        self._rebuilds = rebuilds
+        self._catalog = catalog
+        self._journal = journal
+        self._notices = notices
+        self._states: dict[int, str] = {}
+        """The state of each version when it was last looked at."""
+        self._reported_at = monotonic()
+
+    async def run(self) -> None:
+        """Look whenever another server has written, and once in a while; never returns."""
+        while True:
+            await self._notices.wait()
+            try:
+                await self.look()
+            except RagstoneError as exc:
+                # The catalog is away, or somebody was quicker: the next look sees it.
+                log.warning("look_failed", reason=exc.message)
+
+    async def look(self) -> None:
+        """Read on in the journal, then open, close and switch what others have created, deleted, promoted."""
+        await self._hear()
+        for collection in await self._collections.vanished():
+            await self._versions.leave(collection)
+            await self._collections.forget(collection)
+        for opened in await self._collections.look():
+            self._rebuilds.open_for(opened)
+        for collection in self._collections.all():
+            # A change that is under way here tells the catalog, and is not told by it.
+            if not collection.changing.locked():
+                async with collection.changing:
+                    await self._follow(collection)
+        if monotonic() - self._reported_at > _REPORT_S:
+            self._reported_at = monotonic()
+            for collection in self._collections.all():
+                await self._collections.report(collection)
+
+    async def _hear(self) -> None:
+        collections = self._collections.all()
+        heads = await self._journal.heads([collection.row.id for collection in collections])
+        for collection in collections:
+            for follower in collection.followers.values():
+                follower.snapshot.applier.hear(heads[collection.row.id])
+
+    async def _follow(self, collection: OpenCollection) -> None:
+        """Follow the changes of one collection's versions. Its lock is held: nobody changes them here."""
+        try:
+            row = await self._catalog.get(collection.row.name)
+        except NotFound:
+            return  # The next look closes it.
+        if row.id != collection.row.id:
+            return
+        await self._follow_versions(collection, row)
+        if row.generation != collection.row.generation:
+            await self._versions.follow_promotion(collection, row)
+
+    async def _follow_versions(self, collection: OpenCollection, row: CollectionRow) -> None:
+        versions = {version.id: version for version in await self._catalog.versions(row.id)}
+        for version_id, gone in _known(collection).items():
+            if version_id not in versions and gone is not collection.snapshot.version:
+                await self._versions.drop(collection, gone)
+                self._states.pop(version_id, None)
+        for version in versions.values():
+            before = self._states.get(version.id)
+            self._states[version.id] = version.state
+            if version.id not in _known(collection):
+                collection.resting[version.id] = version
+            if version.id in collection.followers or self._rebuilds.knows(version.id):
+                if version.state not in FOLLOWING:
+                    await self._versions.rest(collection, version)
+            elif version.state in FOLLOWING and version.state != before:
+                self._rebuilds.start(collection, version)
+
+
+def _known(collection: OpenCollection) -> dict[int, VersionRow]:
+    """All versions that this server has heard of, by their ids."""
+    opened = {key: follower.snapshot.version for key, follower in collection.followers.items()}
+    return {**collection.resting, **opened}
