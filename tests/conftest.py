@@ -32,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kill-rounds", type=int, default=10, help="how often a writer of indexes is killed (default: 10)"
     )
     parser.addoption(
+        "--postgres-kills",
+        type=int,
+        default=3,
+        help="how often the catalog's PostgreSQL is killed under two servers (default: 3)",
+    )
+    parser.addoption(
         "--reembed-kills",
         type=int,
         default=4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 
 import grpc
@@ -44,9 +45,11 @@ class Destination:
 
 
 def destination(address: str, *, token: str | None, tls: TLS | bool | None, timeout: float) -> Destination:
-    """Check a client's arguments. Raises InvalidArgument naming the wrong one."""
-    if not address:
-        raise InvalidArgument.at("address", "must be HOST:PORT")
+    """Check a client's arguments. Raises InvalidArgument naming the wrong one.
+
+    ``address`` is HOST:PORT, where the host may be a name that resolves to several servers, or several
+    IP:PORT, separated by commas. Calls go round all that answer.
+    """
     if not timeout > 0:
         raise InvalidArgument.at("timeout", "must be above 0 seconds")
     secure = (TLS() if tls else None) if isinstance(tls, bool) else tls
@@ -54,7 +57,32 @@ def destination(address: str, *, token: str | None, tls: TLS | bool | None, time
     options = _OPTIONS
     if secure is not None and secure.server_name:
         options = (*options, ("grpc.ssl_target_name_override", secure.server_name))
-    return Destination(address, secure, metadata, timeout, options)
+    return Destination(_target(address), secure, metadata, timeout, options)
+
+
+def _target(address: str) -> str:
+    """What gRPC calls one server, or several."""
+    servers = [server.strip() for server in address.split(",")]
+    if not all(servers):
+        raise InvalidArgument.at("address", "must be HOST:PORT, or several, separated by commas")
+    if len(servers) == 1:
+        return address
+    kinds = {_family(server) for server in servers}
+    if len(kinds) > 1:
+        raise InvalidArgument.at("address", "names IPv4 and IPv6 addresses; gRPC takes several of one kind")
+    return f"{kinds.pop()}:{','.join(servers)}"
+
+
+def _family(server: str) -> str:
+    """``ipv4`` or ``ipv6``. Raises InvalidArgument for a name: gRPC resolves only one of them."""
+    host = server.rpartition(":")[0].strip("[]")
+    try:
+        return f"ipv{ip_address(host).version}"
+    except ValueError as exc:
+        raise InvalidArgument.at(
+            "address",
+            f"{server!r} must be IP:PORT, as one of several; or give one name that resolves to all of them",
+        ) from exc
 
 
 SERVICE_CONFIG: Final = {
@@ -79,6 +107,7 @@ SERVICE_CONFIG: Final = {
             ]
         },
     ],
+    "loadBalancingConfig": [{"round_robin": {}}],
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
 """Only UNAVAILABLE is tried again, where twice is once: every write carries a request id."""

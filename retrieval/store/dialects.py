@@ -18,6 +18,17 @@ from ragstone.errors import InvalidArgument
 _WRITE_LOCK = 0x52616773
 """PostgreSQL's advisory lock that makes this catalog's writers take turns, across processes."""
 
+_DRIVER = "postgresql+psycopg"
+"""PostgreSQL's, where a URL names none."""
+
+_DEADLINES = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "tcp_user_timeout": 15_000,
+}
+"""After which a server that is gone without a word is given up: seconds, the last one in milliseconds."""
+
 CHANNEL = "ragstone"
 """Where servers on PostgreSQL tell one another that they have written."""
 
@@ -72,7 +83,8 @@ def connect(url: str, *, readers: int) -> Engines:
         if backend == "sqlite":
             return _sqlite(parsed, readers)
         if backend == "postgresql":
-            return _postgresql(parsed, readers)
+            named = parsed.drivername != backend
+            return _postgresql(parsed if named else parsed.set(drivername=_DRIVER), readers)
     except (ArgumentError, NoSuchModuleError, ImportError) as exc:
         raise InvalidArgument.at("store.url", str(exc)) from exc
     raise InvalidArgument.at("store.url", f"{backend} is not supported: use sqlite or postgresql")
@@ -152,12 +164,14 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _postgresql(url: URL, readers: int) -> Engines:
-    writer = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+    given = _DEADLINES if url.get_driver_name() == "psycopg" else {}
+    writer = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=given)
     reader = create_engine(
         url,
         pool_size=readers,
         max_overflow=0,
         pool_pre_ping=True,
+        connect_args=given,
         isolation_level="REPEATABLE READ",
         execution_options={"postgresql_readonly": True},
     )
@@ -166,5 +180,5 @@ def _postgresql(url: URL, readers: int) -> Engines:
     def take_turns(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
 
-    listener = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    listener = create_engine(url, poolclass=NullPool, connect_args=given, isolation_level="AUTOCOMMIT")
     return Engines(writer=writer, reader=reader, listener=listener)
