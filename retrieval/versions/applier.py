@@ -12,14 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from embedders.base import TokenEncoder, Vectors
-from ragstone.errors import Internal, InvalidArgument, RagstoneError
+from ragstone.errors import Internal, RagstoneError
 from retrieval.config import IndexingSettings
 from retrieval.store.chunks import Chunks
 from retrieval.store.documents import Documents
@@ -27,16 +25,18 @@ from retrieval.store.embeddings import Embeddings
 from retrieval.store.journal import Journal, Step
 from retrieval.store.values import VersionRow
 from retrieval.versions.cuts import cut_some
+from retrieval.versions.feeding import Feed, Feeder, feed_or_park
 from retrieval.versions.parts import Parts
-from retrieval.versions.passage_vectors import Found, PassageVectors, Progress
-from retrieval.versions.steps import merge, metadata_rows, text_batch, token_batch, vector_batch
+from retrieval.versions.passage_vectors import PassageVectors, Progress
+from retrieval.versions.steps import merge
 
 log = structlog.get_logger(__name__)
 
 Rest: TypeAlias = Callable[[float], Awaitable[None]]
-Feed: TypeAlias = Callable[[Step], Awaitable[object]]
 
 _LAST_BATCH_S: Final = 5.0
+_LONGEST_PAUSE_S: Final = 2.0
+"""Between two attempts to catch up: what was away is followed again as soon as it is back."""
 _MOST_OFFERED: Final = 2
 """Of the pending chunks at which writers wait. Only a follower that nobody waits for comes to this."""
 
@@ -101,7 +101,6 @@ class Applier:
         self._behind = True
         """Whether the journal has steps that ``_offers`` lacks."""
         self._cut_seq = parts.applied_seq
-        self._metadata_seq = -1
         self._parks = True
         """Whether a step that is at fault is left out; a version that is being built must have them all."""
         self._stopping = False
@@ -119,7 +118,8 @@ class Applier:
         self.head = 0
         """The last journal position that the applier knows of."""
         self.progress = Progress()
-        self._vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress, tenant=tenant)
+        vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress, tenant=tenant)
+        self._feeder = Feeder(parts, vectors)
 
     @property
     def pending_chunks(self) -> int:
@@ -263,32 +263,13 @@ class Applier:
             for key, vector in offer.vectors.items()
         }
         try:
-            await self._feed_or_park([offer.step for offer in offers], partial(self._feed_all, handed=handed))
+            await self._feed([offer.step for offer in offers], partial(self._feeder.all, handed=handed))
         except Exception:
             # From here on each index reads in the journal what it lacks, until it has it.
             log.warning("apply_failed", seq=offers[-1].step.seq, exc_info=True)
             self._fall_behind()
         else:
             self.progress.applied_seq = self._cut_seq = offers[-1].step.seq
-
-    async def _feed_or_park(self, steps: Sequence[Step], feed: Feed) -> None:
-        """Feed ``steps`` as one. A step that will never be taken is parked, but what it deletes is deleted.
-
-        Raises what says that an index, the embedder or the catalog is away: nothing is parked for that.
-        """
-        batch = merge(steps)
-        try:
-            await feed(batch)
-        except Exception as exc:
-            if not self._parks or not _is_poisoned(exc):
-                raise
-            if len(steps) > 1:
-                for step in steps:
-                    await self._feed_or_park([step], feed)
-                return
-            log.exception("step_parked", seq=batch.seq)
-            self.progress.parked_steps[batch.seq] = str(exc) or type(exc).__name__
-            await feed(Step(seq=batch.seq, deleted=batch.deleted))
 
     # -- catching up ---------------------------------------------------------------------------
 
@@ -310,7 +291,7 @@ class Applier:
     async def _catch_up_patiently(self) -> None:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(),
-            wait=wait_random_exponential(multiplier=0.2, max=30),
+            wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_PAUSE_S),
             before_sleep=lambda state: log.warning(
                 "catching_up_failed", attempt=state.attempt_number, exc_info=_failure(state)
             ),
@@ -326,10 +307,13 @@ class Applier:
             away = None
         except RagstoneError as exc:
             away = exc  # The lexical leg goes on without the other.
-        await self._read(lambda: self._parts.lexical.applied_seq, head, self._feed_lexical)
-        if self._metadata_seq < 0:
-            await self._load_metadata(head)
-        await self._read(lambda: self._metadata_seq, head, self._feed_metadata)
+        await self._read(lambda: self._parts.lexical.applied_seq, head, self._feeder.lexical)
+        if self._feeder.metadata_seq < 0:
+            where = self._collection_id, self._chunking
+            await self._feeder.load_metadata(
+                self._sources.documents.all_metadata(*where, upto_seq=head), head
+            )
+        await self._read(lambda: self._feeder.metadata_seq, head, self._feeder.metadata)
         if away is not None:
             raise away
         self.progress.applied_seq = max(self.progress.applied_seq, head)
@@ -339,8 +323,8 @@ class Applier:
         tokens, dense = self._parts.tokens, self._parts.dense
         if tokens is not None:
             # Then both read the same steps, and one pass of the model feeds both.
-            await self._read(lambda: tokens.applied_seq, min(head, dense.applied_seq), self._feed_tokens)
-        await self._read(lambda: dense.applied_seq, head, self._feed_vectors)
+            await self._read(lambda: tokens.applied_seq, min(head, dense.applied_seq), self._feeder.tokens)
+        await self._read(lambda: dense.applied_seq, head, self._feeder.vectors)
 
     async def _cut_up_to(self, head: int) -> None:
         """Cut the documents that nobody has cut for this version's chunking."""
@@ -352,6 +336,9 @@ class Applier:
             position = await cut_some(chunks, cutter, *where, after=position, upto=head)
             await self._pause(start)
         self._cut_seq = max(self._cut_seq, head)
+
+    async def _feed(self, steps: Sequence[Step], feed: Feed) -> None:
+        await (feed_or_park(steps, feed, self.progress) if self._parks else feed(merge(steps)))
 
     async def _read(self, position: Callable[[], int], head: int, feed: Feed) -> None:
         while position() < head:
@@ -366,7 +353,7 @@ class Applier:
             if not steps:
                 return
             log.debug("replaying", after=after, seq=steps[-1].seq, head=head)
-            await self._feed_or_park(steps, feed)
+            await self._feed(steps, feed)
             if monotonic() - self._checkpointed_at > self._settings.checkpoint_s:
                 await self._try_checkpoint()
             await self._pause(start)
@@ -385,49 +372,6 @@ class Applier:
             resting.cancel()
             hurried.cancel()
 
-    async def _feed_all(self, batch: Step, *, handed: Mapping[bytes, bytes]) -> None:
-        outcomes = await asyncio.gather(
-            self._feed_vectors(batch, handed), self._feed_lexical(batch), return_exceptions=True
-        )
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if errors:
-            # Rather the one that says that something is away: then nothing is parked.
-            raise min(errors, key=_is_poisoned)
-        await self._feed_metadata(batch)
-
-    async def _load_metadata(self, head: int) -> None:
-        async for rows in self._sources.documents.all_metadata(
-            self._collection_id, self._chunking, upto_seq=head
-        ):
-            self._parts.metadata.apply(metadata_rows(rows), [])
-        self._metadata_seq = head
-
-    async def _feed_metadata(self, batch: Step) -> None:
-        self._parts.metadata.apply(metadata_rows(batch.added), batch.deleted)
-        self._metadata_seq = batch.seq
-
-    async def _feed_lexical(self, batch: Step) -> None:
-        await self._parts.lexical.apply(
-            text_batch(batch, title_boost=self._parts.recipe.lexical.title_boost), seq=batch.seq
-        )
-
-    async def _feed_vectors(self, batch: Step, handed: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
-        if self._parts.tokens is None or self._parts.tokens.applied_seq >= batch.seq:
-            vectors, found = await self._vectors.of(batch.added, handed)
-        else:
-            # Tokens first: whatever a search finds has them.
-            vectors, found = await self._feed_tokens(batch)
-        await self._parts.dense.apply(vector_batch(batch, vectors, found), seq=batch.seq)
-
-    async def _feed_tokens(self, batch: Step) -> tuple[Vectors, Found]:
-        """What the same pass of the model gives for the dense index."""
-        index, encoder = self._parts.tokens, self._parts.embedder
-        assert index is not None
-        assert isinstance(encoder, TokenEncoder)
-        vectors, found, encoded = await self._vectors.with_tokens(batch.added, encoder)
-        await index.apply(token_batch(batch, encoded), seq=batch.seq)
-        return vectors, found
-
     async def _checkpoint_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._settings.checkpoint_s)
@@ -444,8 +388,3 @@ class Applier:
 
 def _failure(state: RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
-
-
-def _is_poisoned(error: BaseException) -> bool:
-    """Whether the step itself is at fault, so that trying again is of no use: it is wrong, or meets a bug."""
-    return isinstance(error, InvalidArgument | Internal) or not isinstance(error, RagstoneError)

@@ -1,4 +1,4 @@
-"""The sweeper: versions that served before are kept for a rollback, and then neither they nor their leavings."""
+"""The sweeper: versions that served before are kept for a rollback, and then swept with all they left."""
 
 from __future__ import annotations
 
