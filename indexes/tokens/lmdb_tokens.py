@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from indexes.base import IndexStats, Keys, TokenBatch, Vectors
 from indexes.directory import Directory
-from indexes.tokens.compression import fit_projection, join, max_sim, narrow, pack, unit, unpack
+from indexes.tokens.cache import PassageCache
+from indexes.tokens.compression import Packed, fit_projection, join, max_sim, narrow, pack, unit, unpack
 from indexes.tokens.frequencies import Frequencies
 from indexes.tokens.options import TokenOptions, parse_options
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
@@ -38,6 +39,7 @@ _COPYING: Final = "COPYING"
 _MAP_BYTES: Final = 1 << 40
 """Address space that is reserved, not disk: the most that one index may grow to."""
 _FLUSH_BYTES: Final = 16 * 2**20
+_CACHE_BYTES: Final = 64 * 2**20
 _FIT_TOKENS: Final = 20_000
 """From so many tokens on there are enough to choose directions by."""
 _BREATH_S: Final = 0.0005
@@ -96,6 +98,7 @@ class LmdbTokenIndex:
         self._frequencies = store.frequencies
         # One object, changed by one assignment: whoever reads it from another thread sees no half of a batch.
         self._state = _State(store.seq, {}, frozenset(), store.entries())
+        self._cache = PassageCache(_CACHE_BYTES)
         self._sampled = 0
         self._products = np.zeros((dim, dim), np.float32)
         """Of so many tokens, each number with each other: to choose directions by."""
@@ -221,6 +224,8 @@ class LmdbTokenIndex:
             fresh = {key: narrow(data, projection) for key, data in fresh.items()}
         # The other thread looks at what is fresh first, then at what is stored: so it misses nothing.
         self._store.write(fresh, state.gone, state.seq, self._frequencies, projection)
+        # As long as the state says what is gone, nobody asks the cache for it.
+        self._cache.forget(state.gone | fresh.keys())
         self._state = _State(state.seq, {}, frozenset(), self._store.entries())
 
     def _copy(self, directory: Directory) -> None:
@@ -243,16 +248,24 @@ class LmdbTokenIndex:
 
     def _max_sim(self, query: Vectors, ids: Keys, keys: Sequence[int]) -> NDArray[np.float32]:
         weights = self._frequencies.weights(ids)
-        state = self._state
-        fresh, gone = state.fresh, state.gone
-        stored = self._store.read([key for key in keys if key not in fresh and key not in gone])
-        found = {key: unpack(data) for key in keys if (data := fresh.get(key) or stored.get(key))}
+        found = self._passages(keys)
         scores = np.full(len(keys), np.nan, np.float32)
         # Passages from before the directions were chosen have all their numbers.
         for width in {packed.width for packed in found.values()}:
             places = [i for i, key in enumerate(keys) if key in found and found[key].width == width]
             scores[places] = max_sim(self._in_width(query, width), weights, [found[keys[i]] for i in places])
         return scores
+
+    def _passages(self, keys: Sequence[int]) -> dict[int, Packed]:
+        """Those of ``keys`` that are there."""
+        known, state = self._cache.generation, self._state
+        live = [key for key in keys if key not in state.gone]
+        found = self._cache.get(live)
+        fresh = {key: unpack(data) for key in live if (data := state.fresh.get(key))}
+        wanted = [key for key in live if key not in found and key not in fresh]
+        stored = {key: unpack(data) for key, data in self._store.read(wanted).items()}
+        self._cache.put(stored, known)
+        return found | stored | fresh
 
     def _in_width(self, query: Vectors, width: int) -> Vectors:
         if width == self._dim:
