@@ -9,10 +9,12 @@ from typer.core import TyperGroup
 
 from ragstone.errors import RagstoneError
 from retrieval.cli import (
+    capacity,
     collections,
     demo,
     documents,
     evaluate,
+    health,
     ingest,
     output,
     rebuild,
@@ -80,6 +82,7 @@ def info(server: ServerOption = "", as_json: JsonOption = False) -> None:
 
 
 app.command("serve")(serve.serve)
+app.command("health")(health.health)
 app.add_typer(collections.app, name="collections")
 app.add_typer(documents.app, name="documents")
 app.add_typer(versions.app, name="versions")
@@ -91,6 +94,7 @@ app.command("ask")(search.ask)
 app.command("usage")(usage.usage)
 app.command("eval")(evaluate.evaluate)
 app.command("tune")(tune.tune)
+app.command("capacity")(capacity.capacity)
 app.command("demo")(demo.demo)
 
 

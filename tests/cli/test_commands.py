@@ -102,6 +102,18 @@ def live_recall(run_json: RunJson, collection: str) -> dict[str, Any]:
     return found
 
 
+def test_health_is_the_exit_code(run: Run, run_json: RunJson) -> None:
+    assert run("health").exit_code == 0
+    assert run_json("health", "ragstone.v1.Retrieval")["health"] == "serving"
+    assert run("health", "no.such.Service").exit_code == 1
+
+
+def test_a_server_that_is_away_is_not_healthy() -> None:
+    result = CliRunner().invoke(app, ["health", "--server", "127.0.0.1:1", "--timeout", "1"])
+    assert result.exit_code == 1
+    assert "BACKEND_UNAVAILABLE" in result.stderr
+
+
 # -- documents --------------------------------------------------------------------------------
 
 
