@@ -30,6 +30,8 @@ _DELTA_ROWS: Final = 4 * _FREEZE_AT
 _TRAINING_ROWS: Final = 65_536
 _PROCESS: Final = 1.0 * GIB
 """A server with the default model: 951 MB resident with 3,124 chunks, 809 MB in the overload benchmark."""
+_FILTER_S: Final = 24e-6
+"""Of a chunk with three values of metadata, measured: 9 without metadata. It is filled anew at each start."""
 _GPU_USE: Final = 0.3
 """Of a GPU's peak that embedding is taken to reach: an assumption, to be measured."""
 _MOST_SHARDS: Final = 64
@@ -125,11 +127,15 @@ class Estimate:
         mixed = Basis.PUBLISHED
         what = "hot memory, a delta, 1 GiB for process and model"
         yield _line(section, "memory, serving", self.serving_memory, "bytes", what, mixed)
-        what = "2 structures more, and what trains them"
-        yield _line(section, "memory, building beside", self.building_memory, "bytes", what, mixed)
+        if self.building_memory > self.serving_memory:
+            what = "2 structures more, and what trains them"
+            yield _line(section, "memory, building beside", self.building_memory, "bytes", what, mixed)
         yield _line(section, "disk of indexes", disk, "bytes", "disk x chunks", mixed)
         what = "a new version, or a merge, beside what serves"
         yield _line(section, "disk while rebuilding", 2 * disk, "bytes", what, mixed)
+        start = self.corpus.chunks * _FILTER_S
+        what = "24 us a chunk to fill the filters; reading comes on top"
+        yield _line(section, "start, at least", start, "seconds", what, mixed)
         yield _line("the catalog", "disk", catalog, "bytes", "once, in SQLite's layout")
         what = "embeddings of the second space"
         yield _line("the catalog", "disk with two models", self._catalog_of_two, "bytes", what)
@@ -315,6 +321,11 @@ class Estimate:
             yield "pgvector's index does not fit into one node's memory, and it has no shards: see qdrant"
         if self._search_ms > self.demand.latency_ms > 0:
             yield f"one search alone takes {self._search_ms:.1f} ms; the target is {self.demand.latency_ms:g}"
+        if (each := self.demand.searches_s / self.servers) > self.rates.most_searches_s:
+            yield (
+                f"{each:,.0f} searches a second of a server are beyond the {self.rates.most_searches_s:,.0f} that "
+                "one was seen to answer: whether more cores give them is to be measured"
+            )
         if self._rate is None:
             yield f"no rate of {self.index.kind} is known: its searches and builds are in no line"
         if self.demand.searches_s and self.corpus.chunks > _FAR * self.rates.service_rows:

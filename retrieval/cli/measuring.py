@@ -75,6 +75,7 @@ def measure(
         rerank_core_ms=max(0.0, 1e3 * cores / reranked - 1e3 * cores / whole),
         loop_ms=1e3 / lexical,
         search_ms=alone_ms,
+        most_searches_s=whole,
         service_rows=chunks,
         indexes=indexes,
     )

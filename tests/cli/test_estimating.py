@@ -31,6 +31,7 @@ RATES = Rates(
     service_core_ms=6,
     loop_ms=1,
     search_ms=10,
+    most_searches_s=300,
     service_rows=MILLION,
     indexes={"hnsw": IndexRate(rows=MILLION, dim=384, searches_s=1_000, build_rows_s=1_000)},
 )
@@ -109,6 +110,11 @@ def test_servers_are_as_many_as_their_cores_must_be() -> None:
 
 def test_many_cores_do_not_help_beyond_the_event_loop() -> None:
     assert estimate(demand=Demand(searches_s=1_000), hardware=Hardware(cores=1_000)).servers == 2
+
+
+def test_more_than_a_server_was_seen_to_answer_is_told() -> None:
+    assert "beyond the 300" in " ".join(estimate(demand=Demand(searches_s=400)).plan().notes)
+    assert "beyond" not in " ".join(estimate(demand=Demand(searches_s=400, replicas=2)).plan().notes)
 
 
 def test_there_are_never_fewer_servers_than_replicas() -> None:
