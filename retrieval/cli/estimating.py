@@ -323,8 +323,8 @@ class Estimate:
             yield f"one search alone takes {self._search_ms:.1f} ms; the target is {self.demand.latency_ms:g}"
         if (each := self.demand.searches_s / self.servers) > self.rates.most_searches_s:
             yield (
-                f"{each:,.0f} searches a second of a server are beyond the {self.rates.most_searches_s:,.0f} that "
-                "one was seen to answer: whether more cores give them is to be measured"
+                f"{each:,.0f} searches a second of a server are beyond the {self.rates.most_searches_s:,.0f} "
+                "that one was seen to answer: whether more cores give them is to be measured"
             )
         if self._rate is None:
             yield f"no rate of {self.index.kind} is known: its searches and builds are in no line"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from indexes.base import Compactable, Keys, Metric, TokenBatch, VectorBatch, Vectors
 from indexes.directory import LocalDirectory
 from indexes.registry import open_dense, open_tokens
+from ragstone import Client, Document
 from retrieval.cli import layouts
+from retrieval.cli.server_process import ServerProcess
 from retrieval.store.database import Database
 from retrieval.store.embeddings import Embeddings
 from retrieval.wiring.measuring import made_vectors
@@ -102,6 +106,39 @@ async def test_stored_embeddings_share_pages_where_two_fit(tmp_path: Path, dim: 
         await Embeddings(database).put_many(space, hashes, made_vectors(500, dim))
     await database.close()
     assert file.stat().st_size - empty == near(layouts.catalog_embedding(dim).disk * rows)
+
+
+@pytest.mark.e2e
+def test_texts_take_what_their_rows_and_indexes_do(tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text('[recipe.embedder]\nkind = "hashing"\n[recipe.tokens]\nkind = "none"\n')
+    words = " ".join(f"word{number}" for number in range(60))
+    documents = [
+        Document(
+            id=f"{number:032d}", title=f"{number:040d}", text=f"{number} {words}", metadata={"year": number}
+        )
+        for n in range(3_000)
+    ]
+    with ServerProcess(tmp_path, config=config) as server, Client(server.address, timeout=120) as client:
+        client.create_collection("texts")
+        for start in range(0, len(documents), 500):
+            client.upsert("texts", documents[start : start + 500])
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as catalog:
+        [taken] = catalog.execute(
+            "SELECT sum(pgsize) FROM dbstat WHERE name IN ('chunks', 'documents', "
+            "'sqlite_autoindex_documents_1', 'ix_chunks_added', 'ix_chunks_live_document', "
+            "'ix_documents_collection_id_seq')"
+        ).fetchone()
+        chunks, chunk, metadata = catalog.execute(
+            "SELECT count(*), avg(length(text)), avg(length(metadata_json)) FROM chunks"
+        ).fetchone()
+    texts = layouts.Texts(
+        chunk=chunk,
+        document=sum(len(document.text) for document in documents) / len(documents),
+        chunks_a_document=chunks / len(documents),
+        metadata=metadata,
+    )
+    assert taken == near(layouts.catalog_texts(texts).disk * chunks)
 
 
 # -- pgvector -------------------------------------------------------------------------------
