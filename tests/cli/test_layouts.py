@@ -114,9 +114,7 @@ def test_texts_take_what_their_rows_and_indexes_do(tmp_path: Path) -> None:
     config.write_text('[recipe.embedder]\nkind = "hashing"\n[recipe.tokens]\nkind = "none"\n')
     words = " ".join(f"word{number}" for number in range(60))
     documents = [
-        Document(
-            id=f"{number:032d}", title=f"{number:040d}", text=f"{number} {words}", metadata={"year": number}
-        )
+        Document(id=f"{n:032d}", title=f"{n:040d}", text=f"{n} {words}", metadata={"year": n})
         for n in range(3_000)
     ]
     with ServerProcess(tmp_path, config=config) as server, Client(server.address, timeout=120) as client:
