@@ -267,11 +267,11 @@ class Estimate:
     def _on_gpus(self, one: float, needed: float) -> Iterator[Line]:
         measured = self.rates.embed_tokens_s_gpu is not None
         basis = self.rates.basis if measured else _EXACT
-        how = "as measured" if measured else "0.3 x FLOP/s / (2 x weights): an assumption"
+        how = "as measured" if measured else "0.3 x FLOP/s / (2 x weights): assumed; no tokenising"
         count = self.hardware.gpus or math.ceil(needed / one)
         yield _line("embedding", "one GPU", one, "tokens/s", how, basis)
         yield _line("embedding", "GPUs", math.ceil(needed / one), "", "instead of those cores", basis)
-        what = f"on {count} GPUs"
+        what = f"on {count} of them"
         yield _line("embedding", "the same on GPUs", self._tokens / (count * one), "seconds", what, basis)
 
     def _indexing(self) -> Iterator[Line]:
