@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ def test_rates_are_measured_or_read_but_not_both(tmp_path: Path) -> None:
     file = tmp_path / "rates.json"
     file.write_text("{}")
     assert capacity("--chunks", "1", "--measure", "--measured", str(file)).exit_code == 2
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_guide_shows_what_the_calculator_prints(number: int) -> None:
+    text = (Path(__file__).parents[2] / "docs/scale.md").read_text().replace("\\\n", " ")
+    command, shown = re.findall(
+        r"^    \$ ragstone capacity (--documents.*)\n((?:    .*\n)+)", text, re.MULTILINE
+    )[number]
+    printed = CliRunner().invoke(app, ["capacity", *command.split()], env={"COLUMNS": "118"}).stdout
+    lines = [line.rstrip() for line in printed.splitlines()]
+    wanted = [line[4:].rstrip() for line in shown.splitlines()]
+    assert wanted == lines[lines.index(wanted[0]) :]
 
 
 @pytest.mark.e2e

@@ -73,9 +73,17 @@ def test_every_value_is_in_the_schema() -> None:
     assert set(VALUES) <= set(SCHEMA["properties"])
 
 
+def test_the_schema_knows_every_setting_and_keeps_those_out_that_have_another_place() -> None:
+    settings = SCHEMA["properties"]["settings"]["properties"]
+    assert set(settings) == set(Settings.model_fields)
+    elsewhere = {"data_dir", "listen", "metrics_listen", "database_url"}
+    assert {name for name, schema in settings.items() if schema is False} == elsewhere
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"settings": {**VALUES["settings"], "drain": 3}},
         {"replica": 2},
         {"persistence": {"size": "much"}},
         {"settings": {"database_url": "postgresql://u:secret@host/db"}},
