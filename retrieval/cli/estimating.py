@@ -29,9 +29,9 @@ _DELTA_ROWS: Final = 4 * _FREEZE_AT
 """A delta is flushed at twice ``freeze_at``, and its buffers double as they grow."""
 _TRAINING_ROWS: Final = 65_536
 _PROCESS: Final = 1.0 * GIB
-"""A server with the default model: 951 MB resident with 3,124 chunks, 809 MB in the overload benchmark."""
-_FILTER_S: Final = 24e-6
-"""Of a chunk with three values of metadata, measured: 9 without metadata. It is filled anew at each start."""
+"""A server with the default model, measured: about 950 MB (benchmarks/results/2026-11-footprint.md)."""
+_FILTER_S: Final = 13e-6
+"""To fill the filters with one chunk, at each start: 3 to 13 us (benchmarks/results/2026-11-footprint.md)."""
 _GPU_USE: Final = 0.3
 """Of a GPU's peak that embedding is taken to reach: an assumption, to be measured."""
 _MOST_SHARDS: Final = 64
@@ -134,7 +134,7 @@ class Estimate:
         what = "a new version, or a merge, beside what serves"
         yield _line(section, "disk while rebuilding", 2 * disk, "bytes", what, mixed)
         start = self.corpus.chunks * _FILTER_S
-        what = "24 us a chunk to fill the filters; reading comes on top"
+        what = "13 us a chunk to fill the filters; reading comes on top"
         yield _line(section, "start, at least", start, "seconds", what, mixed)
         yield _line("the catalog", "disk", catalog, "bytes", "once, in SQLite's layout")
         what = "embeddings of the second space"

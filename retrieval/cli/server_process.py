@@ -47,6 +47,11 @@ class ServerProcess:
             raise
         return self
 
+    @property
+    def pid(self) -> int:
+        """The process's id, while it runs."""
+        return self._process.pid
+
     def __exit__(self, kind: object, *_: object) -> None:
         self._process.terminate()
         try:
