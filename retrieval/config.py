@@ -41,6 +41,9 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     max_waiting_requests: PositiveInt = 1024
     max_pending_chunks: PositiveInt = 20_000
     """Chunks that are committed but not yet indexed; above it, writes wait."""
+    min_free_disk_bytes: int = Field(256 * 2**20, ge=0)
+    """Below so much free disk under ``data_dir`` documents are refused, and deletions are not: indexes, and a
+    catalog that lies there, need room to go on. 0 sets no limit."""
     query_vectors: int = Field(10_000, ge=0)
     """Vectors of queries that are kept in memory, each for the tenant that asked; 0 keeps none."""
 
@@ -51,6 +54,8 @@ class IndexingSettings(BaseModel, frozen=True, extra="forbid"):
     batch_chunks: PositiveInt = 1024
     """Chunks applied in one step, at most."""
     checkpoint_s: PositiveFloat = 30.0
+    max_lag_s: PositiveFloat = 30.0
+    """A collection that is behind the journal for longer is not ready: see the health service."""
     follower_ttl_s: PositiveFloat = 3600.0
     """A server that was not heard of for so long is waited for no longer before the journal is pruned; its
     indexes begin anew should it come back."""

@@ -57,6 +57,10 @@ class Application(Protocol):
         """Raises NotFound, as every call for a collection does."""
         ...
 
+    def readiness(self) -> Mapping[str, bool]:
+        """Whether each collection can be asked here, and is not far behind, by name."""
+        ...
+
     async def list_collections(self) -> list[Collection]:
         """All collections, by name."""
         ...

@@ -28,6 +28,10 @@ from retrieval.api.retrieval import RetrievalServicer
 from retrieval.api.versions import VersionsServicer
 from retrieval.telemetry import Metrics
 
+COLLECTION: Final = "collections/"
+"""Before its name, what the health service calls a collection."""
+_TELL_S: Final = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
@@ -73,6 +77,9 @@ class Server:
         )
         self._server = grpc.aio.server(options=_channel_options(options))
         self._names = self._add_services()
+        self._ready: dict[str, bool] = {}
+        """What was last told of each collection."""
+        self._telling: asyncio.Task[None] | None = None
         self.address = ""
         """HOST:PORT, once started."""
 
@@ -86,11 +93,14 @@ class Server:
         await self._server.start()
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._telling = asyncio.create_task(self._tell_regularly(), name="readiness")
         self.address = f"{host}:{port}"
         return self.address
 
     async def stop(self) -> None:
         """Tell the watchers, drain, let calls end, then close the application."""
+        if self._telling is not None:
+            self._telling.cancel()
         await self._health.enter_graceful_shutdown()
         self._log.info("draining", seconds=self._options.drain_s)
         await asyncio.sleep(self._options.drain_s)
@@ -98,6 +108,21 @@ class Server:
         await self._server.stop(self._options.grace_s)
         await self._app.close()
         self._log.info("stopped")
+
+    async def _tell_regularly(self) -> None:
+        while True:
+            await self._tell_readiness()
+            await asyncio.sleep(_TELL_S)
+
+    async def _tell_readiness(self) -> None:
+        """Each collection is a service of its own to the health service, ``collections/NAME``."""
+        now = dict(self._app.readiness())
+        for name in now.keys() | self._ready.keys():
+            if now.get(name) != self._ready.get(name):
+                status = health_pb2.HealthCheckResponse
+                told = {True: status.SERVING, False: status.NOT_SERVING, None: status.SERVICE_UNKNOWN}
+                await self._health.set(f"{COLLECTION}{name}", told[now.get(name)])
+        self._ready = now
 
     def _bind(self) -> int:
         if self._options.credentials is None:

@@ -17,6 +17,7 @@ from ragstone.types import Document, Wait, WriteResult
 from retrieval.config import Limits
 from retrieval.ingest.chunking import chunk_id
 from retrieval.ingest.cutting import PassageCutter
+from retrieval.ingest.disk import DiskGuard
 from retrieval.store.documents import Documents
 from retrieval.store.journal import ChunkDraft, Committed, DocumentDraft, Journal
 from retrieval.versions.applier import Offer
@@ -30,8 +31,9 @@ T = TypeVar("T")
 class Writer:
     """Upserts and deletes, for all collections."""
 
-    def __init__(self, *, journal: Journal, documents: Documents, limits: Limits) -> None:
+    def __init__(self, *, journal: Journal, documents: Documents, limits: Limits, disk: DiskGuard) -> None:
         self._journal = journal
+        self._disk = disk
         self._documents = documents
         self._limits = limits
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk")
@@ -48,8 +50,9 @@ class Writer:
         """Add or replace documents. Durable when this returns; with ``wait=INDEXED`` also searchable.
 
         Raises InvalidArgument naming every wrong field (nothing is stored then), Conflict when
-        ``request_id`` was used for another request.
+        ``request_id`` was used for another request, Overloaded when the disk is nearly full.
         """
+        self._disk.require_room()
         with collection.lease() as snapshot:
             drafts = await self._off_loop(partial(self._prepare, snapshot, documents))
             return await self._write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
 
 import structlog
 from pyroaring import BitMap64
@@ -143,8 +144,11 @@ class Legs:
             )
 
 
-async def run_legs(legs: dict[str, Leg]) -> tuple[list[Ranking], tuple[str, ...]]:
-    """All legs at once. What the caller did wrong is raised; a leg that fails beside another is named."""
+async def run_legs(
+    legs: dict[str, Leg], failed_leg: Literal["degrade", "fail"]
+) -> tuple[list[Ranking], tuple[str, ...]]:
+    """All legs at once. What the caller did wrong is raised; a leg that fails beside another is named, or
+    raised as well where ``failed_leg`` is ``fail``."""
     if len(legs) == 1:
         return [await leg() for leg in legs.values()], ()
     answers = await asyncio.gather(*(leg() for leg in legs.values()), return_exceptions=True)
@@ -156,7 +160,9 @@ async def run_legs(legs: dict[str, Leg]) -> tuple[list[Ranking], tuple[str, ...]
         else:
             failed[name] = answer
     for name, error in failed.items():
-        if not rankings or not isinstance(error, RagstoneError) or isinstance(error, InvalidArgument):
+        if not rankings or failed_leg == "fail":
+            raise error
+        if not isinstance(error, RagstoneError) or isinstance(error, InvalidArgument):
             raise error
         log.warning("leg_failed", leg=name, reason=error.reason, error=error.message)
     return rankings, tuple(failed)

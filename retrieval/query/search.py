@@ -202,7 +202,7 @@ class Searcher:
         if window is not None and by_stored_tokens(parts) is not None:
             embed = _out_of_one_pass(parts.embedder, encode, embed)
         legs = Legs(snapshot, query, depth, watch, embed, new_models)
-        rankings, degraded = await run_legs(legs.planned())
+        rankings, degraded = await run_legs(legs.planned(), fusion.failed_leg)
         with watch.stage(telemetry.STAGE_FUSE):
             fused = fuse(rankings, fusion)
         stage = await self._rerank(snapshot, request, fused, window, before, encode)

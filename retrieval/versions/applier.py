@@ -115,11 +115,17 @@ class Applier:
         self._on_durable: Callable[[], Awaitable[None]] | None = None
         self.durable_seq = self._cut_seq
         """The position from which a restart needs the journal."""
+        self._abreast_at = monotonic()
         self.head = 0
         """The last journal position that the applier knows of."""
         self.progress = Progress()
         vectors = PassageVectors(parts.embedder, sources.embeddings, self.progress, tenant=tenant)
         self._feeder = Feeder(parts, vectors)
+
+    @property
+    def lag_s(self) -> float:
+        """For how long a search has not seen all that this server knows to be written, in seconds."""
+        return monotonic() - self._abreast_at if self.progress.applied_seq < self.head else 0.0
 
     @property
     def pending_chunks(self) -> int:
@@ -177,7 +183,8 @@ class Applier:
         One that does not follow the last position known here, since another server has written in between,
         is read from the journal with what it lacks.
         """
-        missed, self.head = offer.previous > self.head, max(self.head, offer.step.seq)
+        missed = offer.previous > self.head
+        self._learn(offer.step.seq)
         full = self._pending_chunks >= _MOST_OFFERED * self._max_pending
         if offer.chunking != self._chunking or missed or full:
             self._fall_behind()
@@ -189,9 +196,14 @@ class Applier:
     def hear(self, head: int) -> None:
         """Somebody else has written up to ``head``: it is read from the journal."""
         if head > self.head:
-            self.head = head
+            self._learn(head)
             self._fall_behind()
             self._work.set()
+
+    def _learn(self, head: int) -> None:
+        if self.progress.applied_seq >= self.head:
+            self._abreast_at = monotonic()
+        self.head = max(self.head, head)
 
     async def room(self) -> None:
         """Wait until the backlog is small enough for another write."""
@@ -300,7 +312,7 @@ class Applier:
                 await self.catch_up()
 
     async def _catch_up_to(self, head: int) -> None:
-        self.head = max(self.head, head)
+        self._learn(head)
         await self._cut_up_to(head)
         try:
             await self._read_vectors(head)

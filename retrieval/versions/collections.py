@@ -109,6 +109,12 @@ class Collections:
         """All open collections."""
         return tuple(self._open.values())
 
+    def readiness(self) -> dict[str, bool]:
+        """Whether each collection is open here and not far behind, by name."""
+        limit_s = self._settings.indexing.max_lag_s
+        opened = {name: one.snapshot.applier.lag_s <= limit_s for name, one in self._open.items()}
+        return {**dict.fromkeys(self._waiting, False), **opened}
+
     def get(self, name: str) -> OpenCollection:
         """The open collection of that name. Raises NotFound, BackendUnavailable while it waits for a part."""
         if name in self._open:

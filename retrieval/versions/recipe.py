@@ -93,6 +93,9 @@ class FusionSpec(BaseModel, frozen=True, extra="forbid"):
     lexical_weight: Annotated[float, Field(ge=0)] = 0.5
     depth: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Candidates that each leg gives."""
+    failed_leg: Literal["degrade", "fail"] = "degrade"
+    """What becomes of a hybrid search when one leg fails: the other one answers alone and the response says
+    so, or the search fails with that leg's error."""
 
     @model_validator(mode="after")
     def _some_leg_counts(self) -> FusionSpec:
@@ -269,6 +272,7 @@ def fusion_of(spec: FusionSpec, asked: types.Fusion | None) -> FusionSpec:
             dense_weight=asked.dense_weight,
             lexical_weight=asked.lexical_weight,
             depth=spec.depth,
+            failed_leg=spec.failed_leg,
         )
     except ValidationError as exc:
         raise invalid("fusion", exc) from exc

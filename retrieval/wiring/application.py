@@ -113,6 +113,10 @@ class Ragstone:
         """One collection."""
         return await self._collections.describe(name)
 
+    def readiness(self) -> Mapping[str, bool]:
+        """Whether each collection can be asked here, by name."""
+        return self._collections.readiness()
+
     async def list_collections(self) -> list[Collection]:
         """All collections, by name."""
         return await self._collections.list()

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from indexes.directory import LocalDirectory
 from retrieval.config import Settings
+from retrieval.ingest.disk import DiskGuard
 from retrieval.ingest.writer import Writer
 from retrieval.query.answer import Answerer
 from retrieval.query.hydration import Hydrator
@@ -189,7 +190,12 @@ async def build(
         ownership=ownership,
         reembedding=reembedding,
         traffic=traffic,
-        writer=Writer(journal=journal, documents=documents, limits=settings.limits),
+        writer=Writer(
+            journal=journal,
+            documents=documents,
+            limits=settings.limits,
+            disk=DiskGuard(settings.data_dir, settings.limits.min_free_disk_bytes),
+        ),
         searcher=searcher,
         answerer=Answerer(
             searcher=searcher,

@@ -135,6 +135,7 @@ class FakeApplication:
 
     def __init__(self) -> None:
         self.collections: dict[str, Recipe] = {}
+        self.ready: dict[str, bool] = {}
         self.documents: dict[str, Document] = {}
         self.errors: list[BaseException] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -143,6 +144,9 @@ class FakeApplication:
         self.stopped = asyncio.Event()
         self.go_on = asyncio.Event()
         self.closed = False
+
+    def readiness(self) -> dict[str, bool]:
+        return self.ready
 
     def _called(self, name: str, /, **arguments: Any) -> None:
         self.calls.append((name, arguments))

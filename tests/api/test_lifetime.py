@@ -12,9 +12,32 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from ragstone import AsyncClient, Client, Document, errors
+from ragstone import AsyncClient, Client, Document, Health, errors
+from ragstone.errors import NotFound
 from retrieval.api.server import ServerOptions, serve
 from retrieval.telemetry import Metrics
+
+
+async def test_each_collection_has_a_health_of_its_own(app: Any, start: Any) -> None:
+    server = await start()
+    app.ready = {"docs": True, "behind": False}
+    async with AsyncClient(server.address) as client:
+
+        async def told(name: str) -> Health:
+            try:
+                return await client.health(f"collections/{name}")
+            except NotFound:
+                return Health.UNKNOWN
+
+        async def until(**expected: Health) -> None:
+            async with asyncio.timeout(10):
+                while {name: await told(name) for name in expected} != expected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+        await until(docs=Health.SERVING, behind=Health.NOT_SERVING, other=Health.UNKNOWN)
+        app.ready = {"behind": True}
+        await until(behind=Health.SERVING)
+        assert await told("docs") is not Health.SERVING
 
 
 async def test_a_deadline_of_a_millisecond(either: Any) -> None:

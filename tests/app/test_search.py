@@ -216,3 +216,19 @@ async def test_a_boosted_title_counts_more_than_the_text(app: App) -> None:
         found = await app.found(Query(text="lighthouse", mode=Mode.LEXICAL), f"boost-{boost}")
         best[boost] = found[0]
     assert best == {1: "told", 5: "titled"}
+
+
+async def test_a_recipe_may_ask_that_a_search_fails_with_either_leg(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await app.ragstone.create_collection(
+        "strict", Recipe(index={"kind": "flat"}, fusion={"failed_leg": "fail"})
+    )
+    await app.upsert(Document(id="a", text="the sea"), collection="strict")
+
+    async def away(self: object, *args: object, **kwargs: object) -> None:
+        raise BackendUnavailable("the store is away")
+
+    monkeypatch.setattr("indexes.dense.segmented.SegmentedIndex.search", away)
+    with pytest.raises(BackendUnavailable, match="the store is away"):
+        await app.search(Query(text="the sea"), "strict")

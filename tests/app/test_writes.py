@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from ragstone.errors import AlreadyExists, Conflict, InvalidArgument, InvalidFilter, NotFound
+from ragstone.errors import AlreadyExists, Conflict, InvalidArgument, InvalidFilter, NotFound, Overloaded
 from ragstone.types import Document, Mode, Query, Recipe, Wait
+from retrieval.config import Limits, Settings
+from retrieval.wiring import build
 from tests.app.conftest import App
 
 GREETING = Document(id="1", text="Good morning to the whole village", metadata={"year": 2024})
@@ -140,3 +142,17 @@ async def test_a_name_can_be_used_again_after_its_collection_was_deleted(app: Ap
     await app.ragstone.delete_collection("docs")
     await app.ragstone.create_collection("docs", Recipe())
     assert await app.found(Query(text="good morning")) == []
+
+
+async def test_a_nearly_full_disk_takes_no_documents_and_still_deletes(settings: Settings) -> None:
+    first = App(await build(settings))
+    await first.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
+    await first.upsert(Document(id="old", text="the sea"))
+    await first.ragstone.close()
+    full = settings.model_copy(update={"limits": Limits(min_free_disk_bytes=2**70)})
+
+    second = App(await build(full))
+    with pytest.raises(Overloaded, match="min_free_disk_bytes"):
+        await second.upsert(Document(id="new", text="the sea"))
+    assert (await second.delete("old")).documents == 1
+    await second.ragstone.close()
