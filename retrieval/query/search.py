@@ -259,6 +259,7 @@ class Searcher:
             return
         # The journal is one for all collections: a position of another one may lie beyond this one's last.
         head = await self._journal.head(snapshot.collection.id)
+        snapshot.applier.hear(head)  # Another server may have written it just now.
         await snapshot.applier.wait_for(min(min_seq, head))
 
     async def _take(self, fused: Sequence[Fused], k: int) -> list[tuple[int, float, Passage]]:

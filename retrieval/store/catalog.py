@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from ragstone.errors import AlreadyExists, Conflict, NotFound
 from retrieval.store import schema
 from retrieval.store.database import Database
-from retrieval.store.queries import AnyRow, require_collection
+from retrieval.store.queries import AnyRow, require_collection, take
 from retrieval.store.values import CollectionRow, VersionEvent, VersionRow, utc_now
 
 __all__ = ["Catalog", "CollectionRow", "VersionEvent", "VersionRow"]
@@ -28,6 +28,8 @@ _collections = schema.collections
 _versions = schema.versions
 _events = schema.version_events
 _traffic = schema.version_traffic
+_sequences = schema.sequences
+_REVISION: Final = "catalog"
 _there = _versions.c.state != "deleted"
 
 _COLLECTION = select(
@@ -46,6 +48,11 @@ class Catalog:
         self._db = db
         self._clock = clock
 
+    async def revision(self) -> int:
+        """Grows with every change of collections, versions and who serves."""
+        last = select(_sequences.c.last).where(_sequences.c.name == _REVISION)
+        return await self._db.read(lambda c: c.execute(last).scalar()) or 0
+
     async def identity(self) -> str:
         """What tells this catalog from every other one: 32 hex digits, the same for ever."""
         return await self._db.read(lambda c: c.execute(select(schema.catalog_identity.c.id)).scalar_one())
@@ -55,6 +62,7 @@ class Catalog:
         now = self._clock()
 
         def work(connection: Connection) -> CollectionRow:
+            take(connection, _REVISION, 1)
             row = {"name": name, "generation": 1, "documents": 0, "created_at": now}
             collection_id = _insert(connection, _collections, row, f"collection {name} exists already")
             version_id = _insert(
@@ -104,6 +112,7 @@ class Catalog:
         """
 
         def hide(connection: Connection) -> int:
+            take(connection, _REVISION, 1)
             named = update(_collections).where(_collections.c.name == name).values(name=None)
             row = connection.execute(named.returning(_collections.c.id)).first()
             if row is None:
@@ -182,6 +191,7 @@ class Catalog:
         now = self._clock()
 
         def work(connection: Connection) -> VersionRow:
+            take(connection, _REVISION, 1)
             require_collection(connection, collection_id)
             own = select(_versions.c.name, _versions.c.state).where(
                 _versions.c.collection_id == collection_id
@@ -263,6 +273,7 @@ class Catalog:
     def _move(
         self, connection: Connection, version_id: int, state: str, *, expect: str, detail: Mapping[str, Any]
     ) -> None:
+        take(connection, _REVISION, 1)
         change = (
             update(_versions)
             .where(_versions.c.id == version_id, _versions.c.state == expect)

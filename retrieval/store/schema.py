@@ -74,7 +74,8 @@ sequences = Table(
     Column("name", String(32), primary_key=True),
     Column("last", BigInt, nullable=False),
 )
-"""The last value given out, by name: ``journal`` positions, ``document`` keys and ``chunk`` keys.
+"""The last value given out, by name: ``journal`` positions, ``document`` keys and ``chunk`` keys; and the
+revision of the ``catalog``, which grows with every change of collections and versions.
 
 Blocks are taken by one UPDATE inside the transaction that uses them: ascending in commit order, never reused.
 """

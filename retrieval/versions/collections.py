@@ -109,6 +109,11 @@ class Collections:
         """All open collections."""
         return tuple(self._open.values())
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a collection is to be tried again."""
+        return bool(self._waiting)
+
     def readiness(self) -> dict[str, bool]:
         """Whether each collection is open here and not far behind, by name."""
         limit_s = self._settings.indexing.max_lag_s

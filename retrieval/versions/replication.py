@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
@@ -45,54 +47,75 @@ class Replication:
         self._notices = notices
         self._states: dict[int, str] = {}
         """The state of each version when it was last looked at."""
+        self._revision = -1
+        """That of the catalog with which all here agrees."""
+        self._agreeing: asyncio.Task[None] | None = None
         self._reported_at = monotonic()
 
     async def run(self) -> None:
         """Look whenever another server has written, and once in a while; never returns."""
-        while True:
-            await self._notices.wait()
-            try:
-                await self.look()
-            except RagstoneError as exc:
-                # The catalog is away, or somebody was quicker: the next look sees it.
-                log.warning("look_failed", reason=exc.message)
+        try:
+            while True:
+                await self._notices.wait()
+                await _try(self.hear)
+                # Apart: a collection that is opened may take long, and others must hear of writes meanwhile.
+                if self._agreeing is None or self._agreeing.done():
+                    self._agreeing = asyncio.create_task(_try(self.agree), name="catalog follower")
+        finally:
+            if self._agreeing is not None:
+                self._agreeing.cancel()
+                await asyncio.wait([self._agreeing])
 
-    async def look(self) -> None:
-        """Read on in the journal, then open, close and switch what others have created, deleted, promoted."""
-        await self._hear()
-        for collection in await self._collections.vanished():
-            await self._versions.leave(collection)
-            await self._collections.forget(collection)
-        for opened in await self._collections.look():
-            self._rebuilds.open_for(opened)
-        for collection in self._collections.all():
-            # A change that is under way here tells the catalog, and is not told by it.
-            if not collection.changing.locked():
-                async with collection.changing:
-                    await self._follow(collection)
-        if monotonic() - self._reported_at > _REPORT_S:
-            self._reported_at = monotonic()
-            for collection in self._collections.all():
-                await self._collections.report(collection)
-
-    async def _hear(self) -> None:
+    async def hear(self) -> None:
+        """Tell every follower how far the journal is."""
         collections = self._collections.all()
         heads = await self._journal.heads([collection.row.id for collection in collections])
         for collection in collections:
             for follower in collection.followers.values():
                 follower.snapshot.applier.hear(heads[collection.row.id])
 
-    async def _follow(self, collection: OpenCollection) -> None:
-        """Follow the changes of one collection's versions. Its lock is held: nobody changes them here."""
-        try:
-            row = await self._catalog.get(collection.row.name)
-        except NotFound:
-            return  # The next look closes it.
-        if row.id != collection.row.id:
-            return
-        await self._follow_versions(collection, row)
-        if row.generation != collection.row.generation:
-            await self._versions.follow_promotion(collection, row)
+    async def agree(self) -> None:
+        """Open, close and switch what others have created, deleted and promoted."""
+        revision = await self._catalog.revision()
+        if revision != self._revision or self._collections.waiting:
+            agreed = await self._open_and_close()
+            for collection in self._collections.all():
+                agreed &= await self._follow(collection)
+            if agreed:
+                self._revision = revision
+        if monotonic() - self._reported_at > _REPORT_S:
+            self._reported_at = monotonic()
+            for collection in self._collections.all():
+                await self._collections.report(collection)
+
+    async def _open_and_close(self) -> bool:
+        """Whether nothing is left to be opened."""
+        for collection in await self._collections.vanished():
+            await self._versions.leave(collection)
+            await self._collections.forget(collection)
+        for opened in await self._collections.look():
+            self._rebuilds.open_for(opened)
+        return not self._collections.waiting
+
+    async def _follow(self, collection: OpenCollection) -> bool:
+        """Follow the changes of one collection's versions; whether all was done."""
+        if collection.changing.locked():
+            # What is changed here tells the catalog, and is not told by it.
+            return False
+        async with collection.changing:
+            try:
+                row = await self._catalog.get(collection.row.name)
+            except NotFound:
+                return False
+            if row.id != collection.row.id:
+                return False
+            await self._follow_versions(collection, row)
+            if row.generation != collection.row.generation:
+                if row.serving_version_id not in collection.followers:
+                    return False
+                await self._versions.follow_promotion(collection, row)
+                return False  # What served until then may be gone from the catalog.
+        return True
 
     async def _follow_versions(self, collection: OpenCollection, row: CollectionRow) -> None:
         versions = {version.id: version for version in await self._catalog.versions(row.id)}
@@ -110,6 +133,16 @@ class Replication:
                     await self._versions.rest(collection, version)
             elif version.state in FOLLOWING and version.state != before:
                 self._rebuilds.start(collection, version)
+
+
+async def _try(look: Callable[[], Awaitable[None]]) -> None:
+    """What fails, since the catalog is away or somebody was quicker, is done by the next look."""
+    try:
+        await look()
+    except RagstoneError as exc:
+        log.warning("look_failed", reason=exc.message)
+    except Exception:
+        log.exception("look_failed")
 
 
 def _known(collection: OpenCollection) -> dict[int, VersionRow]:
