@@ -15,10 +15,11 @@ from retrieval.store.journal import Journal
 from retrieval.store.notices import Notices
 from retrieval.store.values import CollectionRow, VersionRow
 from retrieval.versions.collections import Collections
+from retrieval.versions.leaving import Leaving
 from retrieval.versions.lifecycle import FOLLOWING
 from retrieval.versions.rebuild import Rebuilds
-from retrieval.versions.service import Versions
 from retrieval.versions.snapshots import OpenCollection
+from retrieval.versions.traffic import Traffics
 
 log = structlog.get_logger(__name__)
 
@@ -33,15 +34,17 @@ class Replication:
         self,
         *,
         collections: Collections,
-        versions: Versions,
         rebuilds: Rebuilds,
+        leaving: Leaving,
+        traffic: Traffics,
         catalog: Catalog,
         journal: Journal,
         notices: Notices,
     ) -> None:
         self._collections = collections
-        self._versions = versions
         self._rebuilds = rebuilds
+        self._leaving = leaving
+        self._traffic = traffic
         self._catalog = catalog
         self._journal = journal
         self._notices = notices
@@ -91,7 +94,7 @@ class Replication:
     async def _open_and_close(self) -> bool:
         """Whether nothing is left to be opened."""
         for collection in await self._collections.vanished():
-            await self._versions.leave(collection)
+            await self._leaving.leave(collection)
             await self._collections.forget(collection)
         for opened in await self._collections.look():
             self._rebuilds.open_for(opened)
@@ -111,9 +114,7 @@ class Replication:
                 return False
             await self._follow_versions(collection, row)
             if row.generation != collection.row.generation:
-                if row.serving_version_id not in collection.followers:
-                    return False
-                await self._versions.follow_promotion(collection, row)
+                await self._follow_promotion(collection, row)
                 return False  # What served until then may be gone from the catalog.
         return True
 
@@ -121,7 +122,7 @@ class Replication:
         versions = {version.id: version for version in await self._catalog.versions(row.id)}
         for version_id, gone in _known(collection).items():
             if version_id not in versions and gone is not collection.snapshot.version:
-                await self._versions.drop(collection, gone)
+                await self._leaving.drop(collection, gone)
                 self._states.pop(version_id, None)
         for version in versions.values():
             before = self._states.get(version.id)
@@ -130,9 +131,22 @@ class Replication:
                 collection.resting[version.id] = version
             if version.id in collection.followers or self._rebuilds.knows(version.id):
                 if version.state not in FOLLOWING:
-                    await self._versions.rest(collection, version)
+                    await self._leaving.rest(collection, version)
             elif version.state in FOLLOWING and version.state != before:
                 self._rebuilds.start(collection, version)
+
+    async def _follow_promotion(self, opened: OpenCollection, row: CollectionRow) -> None:
+        """Let that version answer here which another server has promoted, if it is open already.
+
+        Raises FailedPrecondition while it is not as far as the one that answers.
+        """
+        follower = opened.followers.get(row.serving_version_id)
+        if follower is None:
+            return
+        async with opened.succession(follower):
+            opened.row, opened.serving = row, follower
+            self._traffic.end(opened)
+        log.info("promotion_followed", collection=row.name, version=follower.snapshot.version.name)
 
 
 async def _try(look: Callable[[], Awaitable[None]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -21,10 +20,11 @@ from retrieval.versions.applier import Sources
 from retrieval.versions.collections import Collections, describe_version
 from retrieval.versions.gates import require_passed
 from retrieval.versions.homes import Homes
+from retrieval.versions.leaving import Leaving
 from retrieval.versions.lifecycle import FOLLOWING, Action, State, require
 from retrieval.versions.measuring import Asked, Measuring, questions_of
 from retrieval.versions.planning import Planner
-from retrieval.versions.rebuild import Rebuilds, Yielding, as_json, rest_version
+from retrieval.versions.rebuild import Rebuilds, Yielding, as_json
 from retrieval.versions.recipe import PinnedRecipe, change, chunking_of
 from retrieval.versions.reembedding import Reembedding
 from retrieval.versions.snapshots import OpenCollection, OpenVersion, Snapshot
@@ -53,6 +53,7 @@ class Versions:
         reembedding: Reembedding,
         traffic: Traffics,
         homes: Homes,
+        leaving: Leaving,
     ) -> None:
         self._collections = collections
         self._catalog = catalog
@@ -64,6 +65,7 @@ class Versions:
         self._reembedding = reembedding
         self._traffic = traffic
         self._homes = homes
+        self._leaving = leaving
 
     async def list(self, collection: str) -> Sequence[Version]:
         """All versions, oldest first. Raises NotFound."""
@@ -211,7 +213,7 @@ class Versions:
         require(Action.PAUSE, name, row.state)
         async with opened.changing:
             await self._catalog.set_state(row.id, State.PAUSED, expect=row.state, detail={"reason": "paused"})
-            await self.rest(opened, row)
+            await self._leaving.rest(opened, row)
         return await self.get(collection, name)
 
     async def resume(self, collection: str, name: str) -> Version:
@@ -254,7 +256,7 @@ class Versions:
         """Close a version that does not serve, and build its dense index from the journal."""
         opened, row = await self._of(collection, name)
         async with opened.changing:
-            await self.rest(opened, row)
+            await self._leaving.rest(opened, row)
             await self._homes.remove_dense(row.id, PinnedRecipe.load(row.recipe))
             self._rebuilds.start(opened, row)
 
@@ -269,7 +271,7 @@ class Versions:
         # Not between a promotion's two steps, when this version may be the one that answers still.
         async with opened.changing:
             await self._catalog.set_state(row.id, State.DELETED, expect=row.state)
-            freed = await self.drop(opened, row)
+            freed = await self._leaving.drop(opened, row)
         others = await self._catalog.versions(opened.row.id)
         if all(other.chunking != row.chunking for other in others):
             await self._sources.chunks.forget(opened.row.id, row.chunking)
@@ -277,42 +279,6 @@ class Versions:
             freed += await self._sources.embeddings.forget(row.space) * row.dim * _FLOAT_BYTES
         log.info("version_deleted", collection=collection, version=name, freed_bytes=freed)
         return freed
-
-    async def leave(self, opened: OpenCollection) -> None:
-        """Break off what runs for a collection that is deleted."""
-        self._traffic.end(opened)
-        await self._rebuilds.leave(opened)
-
-    async def drop(self, opened: OpenCollection, row: VersionRow) -> int:
-        """Close a version that the catalog names no more, and remove its files; the bytes that they took."""
-        await self.rest(opened, row)
-        opened.resting.pop(row.id, None)
-        self._reembedding.forget(row.id)
-        await self._adapting.forget(opened, row)
-        freed = await asyncio.to_thread(_bytes_under, self._homes.of(row.id).path)
-        await self._homes.clear(row.id, PinnedRecipe.load(row.recipe))
-        return freed
-
-    async def rest(self, opened: OpenCollection, row: VersionRow) -> None:
-        """Close a version; what it has made durable stays."""
-        self._traffic.end(opened, row.id)
-        await self._rebuilds.stop(row.id)
-        follower = opened.followers.get(row.id)
-        if follower is not None:
-            await rest_version(opened, row, follower)
-
-    async def follow_promotion(self, opened: OpenCollection, row: CollectionRow) -> None:
-        """Let that version answer here which another server has promoted, once it is as far as the old one.
-
-        Raises FailedPrecondition while it is not.
-        """
-        follower = opened.followers.get(row.serving_version_id)
-        if follower is None:
-            raise FailedPrecondition(f"version number {row.serving_version_id} is not open yet")
-        async with opened.succession(follower):
-            opened.row, opened.serving = row, follower
-            self._traffic.end(opened)
-        log.info("promotion_followed", collection=row.name, version=follower.snapshot.version.name)
 
     # -- inside ----------------------------------------------------------------------------------------
 
@@ -424,7 +390,3 @@ def _gates(events: Sequence[VersionEvent]) -> tuple[Gate, ...]:
     """Those that were measured last."""
     measured = [event.detail["gates"] for event in events if "gates" in event.detail]
     return tuple(Gate(**gate) for gate in measured[-1]) if measured else ()
-
-
-def _bytes_under(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

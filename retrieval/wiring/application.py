@@ -49,6 +49,7 @@ from retrieval.store.ownership import Ownership
 from retrieval.store.usage import Accounts
 from retrieval.store.values import DocumentRow
 from retrieval.versions.collections import Collections
+from retrieval.versions.leaving import Leaving
 from retrieval.versions.rebuild import Rebuilds
 from retrieval.versions.recipe import EmbedderSpec
 from retrieval.versions.reembedding import Reembedding
@@ -70,6 +71,7 @@ class Ragstone:
         collections: Collections,
         versions: Versions,
         rebuilds: Rebuilds,
+        leaving: Leaving,
         background: Sequence[asyncio.Task[None]],
         notices: Notices,
         ownership: Ownership,
@@ -90,6 +92,7 @@ class Ragstone:
         self._collections = collections
         self._versions = versions
         self._rebuilds = rebuilds
+        self._leaving = leaving
         self._background = background
         self._notices = notices
         self._ownership = ownership
@@ -123,7 +126,7 @@ class Ragstone:
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and all that belongs to it."""
-        await self._versions.leave(self._collections.get(name))
+        await self._leaving.leave(self._collections.get(name))
         await self._collections.delete(name)
 
     async def compact(self, name: str) -> Collection:

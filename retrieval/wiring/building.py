@@ -40,6 +40,7 @@ from retrieval.versions.gauges import CollectionGauges
 from retrieval.versions.healer import Healer
 from retrieval.versions.homes import Homes
 from retrieval.versions.leases import Leases
+from retrieval.versions.leaving import Leaving
 from retrieval.versions.measuring import Measuring
 from retrieval.versions.planning import Planner
 from retrieval.versions.rebuild import Rebuilds
@@ -142,6 +143,9 @@ async def build(
         metrics=metrics,
     )
     await traffic.open()
+    leaving = Leaving(
+        rebuilds=rebuilds, traffic=traffic, adapting=adapting, reembedding=reembedding, homes=homes
+    )
     versions = Versions(
         collections=collections,
         catalog=catalog,
@@ -153,6 +157,7 @@ async def build(
         reembedding=reembedding,
         traffic=traffic,
         homes=homes,
+        leaving=leaving,
     )
     sweeper = Sweeper(
         versions=versions,
@@ -165,8 +170,9 @@ async def build(
     notices = Notices(database.listener, server=database.server)
     replication = Replication(
         collections=collections,
-        versions=versions,
         rebuilds=rebuilds,
+        leaving=leaving,
+        traffic=traffic,
         catalog=catalog,
         journal=journal,
         notices=notices,
@@ -181,6 +187,7 @@ async def build(
         collections=collections,
         versions=versions,
         rebuilds=rebuilds,
+        leaving=leaving,
         background=(
             asyncio.create_task(sweeper.run(), name="version sweeper"),
             asyncio.create_task(healer.run(), name="version healer"),
