@@ -17,6 +17,8 @@ DENSE: Final[Mapping[str, str]] = {
     "ivf_flat": "indexes.dense.opening:open_index",
     "ivf_pq": "indexes.dense.opening:open_index",
     "cagra": "indexes.dense.opening:open_index",
+    "qdrant": "indexes.dense.qdrant.index:open_index",
+    "qdrant_edge": "indexes.dense.qdrant.edge:open_index",
 }
 LEXICAL: Final[Mapping[str, str]] = {
     "tantivy": "indexes.lexical.tantivy_bm25:open_index",
@@ -25,7 +27,9 @@ LEXICAL: Final[Mapping[str, str]] = {
 TOKENS: Final[Mapping[str, str]] = {
     "lmdb": "indexes.tokens.lmdb_tokens:open_index",
 }
-SHARED: Final[Mapping[str, str]] = {}
+SHARED: Final[Mapping[str, str]] = {
+    "qdrant": "indexes.dense.qdrant.index:drop_index",
+}
 """The kinds, of any leg, that keep what they hold in a store that others share, and what drops one there.
 
 They are opened by a ``name`` beside the other arguments: ``[a-z0-9_]``, at most 50 characters, and no other

@@ -1,0 +1,170 @@
+"""A dense index in Qdrant: one collection, whose points have the keys as their ids.
+
+Qdrant has no transactions, so a step is idempotent and in an order that loses nothing: what enters, what
+leaves, and then the position, in a point of its own. What a crash left half done is done again in full.
+Searches meanwhile see whole steps: they drop hits that their view does not have, and nothing leaves before
+the last search has ended that is to see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pyroaring import BitMap64
+
+from indexes.base import IndexStats, Metric, Neighbours, SearchParams, VectorBatch, Vectors
+from indexes.dense.options import parse_options
+from indexes.dense.qdrant.collection import Collection
+from indexes.dense.qdrant.options import QdrantOptions
+from indexes.dense.qdrant.points import Among, Ranking, Walk, after, batches, leaving
+from indexes.dense.qdrant.views import Views
+from indexes.dense.vectors import prepare_batch, prepare_queries
+from indexes.dense.worker import to_the_end
+from indexes.directory import Directory, LocalDirectory
+from ragstone.errors import BackendUnavailable, CorruptIndex
+
+
+async def open_index(
+    kind: str, *, directory: Directory, name: str, dim: int, metric: Metric, options: Mapping[str, object]
+) -> QdrantIndex:
+    """Open the collection ``name``, or make it; nothing of it is in ``directory``.
+
+    Raises InvalidArgument for wrong options, FailedPrecondition when the collection was made for another
+    dimension or metric or Qdrant refuses the caller, BackendUnavailable when it does not answer.
+    """
+    parsed = parse_options(QdrantOptions, options)
+    collection = await asyncio.to_thread(Collection, name, parsed)
+    try:
+        await collection.make(dim, metric)
+        # Before the keys: what is added in between is found again when it is applied again.
+        applied_seq = await collection.position()
+        live = await collection.keys()
+    except BaseException:
+        await collection.close()
+        raise
+    return QdrantIndex(collection, parsed, dim=dim, metric=metric, live=live, applied_seq=applied_seq)
+
+
+async def drop_index(*, name: str, options: Mapping[str, object]) -> None:
+    """Remove the collection ``name``; one that is not there is no error.
+
+    Raises BackendUnavailable when Qdrant does not answer.
+    """
+    parsed = parse_options(QdrantOptions, options)
+    if parsed.path is not None:
+        await asyncio.to_thread(LocalDirectory(parsed.path).remove_tree, name)
+        return
+    collection = Collection(name, parsed)
+    try:
+        await collection.drop()
+    finally:
+        await collection.close()
+
+
+class QdrantIndex:
+    """A VectorIndex over one collection, its only writer. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        options: QdrantOptions,
+        *,
+        dim: int,
+        metric: Metric,
+        live: BitMap64,
+        applied_seq: int,
+    ) -> None:
+        self._collection = collection
+        self._options = options
+        self._dim = dim
+        self._metric = metric
+        self._views = Views(live)
+        self._applied_seq = applied_seq
+        self._writing = asyncio.Lock()
+        self._facts: Mapping[str, Any] = {}
+        self._damage = ""
+
+    @property
+    def applied_seq(self) -> int:
+        """The last journal position that is whole in Qdrant."""
+        return self._applied_seq
+
+    async def apply(self, batch: VectorBatch, *, seq: int) -> None:
+        """Make ``batch`` visible and durable. Does nothing when ``seq <= applied_seq``.
+
+        Raises BackendUnavailable when Qdrant does not answer; then it has to be applied again, and searches
+        see all of it or nothing.
+        """
+        await to_the_end(self._apply(prepare_batch(batch, dim=self._dim, metric=self._metric), seq))
+
+    async def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        allow: BitMap64 | None = None,
+        params: SearchParams | None = None,
+    ) -> Neighbours:
+        """The best ``k`` keys for each row of ``queries`` ``(n, dim)``, among ``allow`` when given."""
+        asked = prepare_queries(queries, dim=self._dim, metric=self._metric)
+        walk = Walk.of(self._options, params)
+        with self._views.reading() as live:
+            among = Among.of(live, allow)
+            ranking = Ranking(len(asked), k, self._metric, among.wanted)
+            while ranking.open:
+                with self._damage_noted():
+                    ranking.take(
+                        await self._collection.query(asked[ranking.open], ranking.limit, among, walk)
+                    )
+        return ranking.neighbours()
+
+    async def checkpoint(self) -> int:
+        """The position: what is applied is durable already."""
+        with suppress(BackendUnavailable, CorruptIndex):
+            self._facts = await self._collection.facts()
+        return self._applied_seq
+
+    def stats(self) -> IndexStats:
+        """What the index holds now; ``details`` are what Qdrant said at the last checkpoint."""
+        return IndexStats(
+            live=len(self._views.live),
+            segments=self._facts.get("segments") or 0,
+            damage=self._damage,
+            details={"place": self._options.place, "collection": self._collection.name, **self._facts},
+        )
+
+    def explain(self, k: int, *, allow: BitMap64 | None = None, params: SearchParams | None = None) -> str:
+        """How a search with these arguments is answered now, in words."""
+        among, walk = Among.of(self._views.live, allow), Walk.of(self._options, params)
+        return f"{self._options.place}: {walk}, among {among}"
+
+    async def close(self) -> None:
+        """Close the connections, once a write that has begun has ended."""
+        async with self._writing:
+            await self._collection.close()
+
+    async def _apply(self, batch: VectorBatch, seq: int) -> None:
+        async with self._writing:
+            if seq <= self._applied_seq:
+                return
+            with self._damage_noted():
+                # Nobody sees these yet: they are in no view.
+                for keys, vectors in batches(batch, self._options.batch):
+                    await self._collection.upsert(keys, vectors)
+                await self._views.replace(after(self._views.live, batch))
+                if len(gone := leaving(batch)):
+                    await self._collection.delete(gone)
+                # Last: from here on the step is never done again.
+                await self._collection.set_position(seq)
+            self._applied_seq = seq
+
+    @contextmanager
+    def _damage_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except CorruptIndex as exc:
+            self._damage = exc.message
+            raise
