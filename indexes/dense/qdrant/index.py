@@ -111,6 +111,8 @@ class QdrantIndex:
         """The best ``k`` keys for each row of ``queries`` ``(n, dim)``, among ``allow`` when given."""
         asked = prepare_queries(queries, dim=self._dim, metric=self._metric)
         walk = Walk.of(self._options, params)
+        # Where Qdrant is not asked: whoever searches over and over leaves others their turn.
+        await asyncio.sleep(0)
         with self._views.reading() as live:
             among = Among.of(live, allow)
             ranking = Ranking(len(asked), k, self._metric, among.wanted)
