@@ -19,6 +19,11 @@ from indexes.directory import LocalDirectory
 from indexes.registry import drop_shared, open_dense
 
 URL: Final = os.environ.get("QDRANT_URL")
+EMBEDDED: Final[Mapping[str, tuple[dict[str, object], float]]] = {
+    "scanning": ({}, 1.0),
+    "building": ({"graph_at": 200, "batch": 64}, 0.95),
+    "building-over-bytes": ({"graph_at": 200, "quantization": "scalar"}, 0.95),
+}
 SERVED: Final[Mapping[str, tuple[dict[str, object], float]]] = {
     "graph": ({}, 0.95),
     "small-batches": ({"batch": 7}, 0.95),
@@ -42,6 +47,14 @@ def subject(
 @pytest.mark.parametrize("check", VECTOR_INDEX_CHECKS, ids=lambda check: check.__name__)
 async def test_the_local_mode_conforms(check: Check, metric: Metric, tmp_path: Path) -> None:
     await check(subject("qdrant", tmp_path, metric, path=str(tmp_path / "store")))
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("check", VECTOR_INDEX_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("how", EMBEDDED)
+async def test_the_embedded_engine_conforms(how: str, check: Check, metric: Metric, tmp_path: Path) -> None:
+    options, recall = EMBEDDED[how]
+    await check(subject("qdrant_edge", tmp_path, metric, recall=recall, **options))
 
 
 @pytest.mark.skipif(URL is None, reason="QDRANT_URL names no server")
