@@ -231,7 +231,8 @@ def _client(name: str, options: QdrantOptions) -> AsyncQdrantClient:
         check_compatibility=False,
         grpc_options={
             "grpc.initial_reconnect_backoff_ms": _RECONNECT_MS // 4,
-            "grpc.min_reconnect_backoff_ms": _RECONNECT_MS // 4,
+            # Also how long one attempt may take.
+            "grpc.min_reconnect_backoff_ms": 2 * _RECONNECT_MS,
             "grpc.max_reconnect_backoff_ms": _RECONNECT_MS,
         },
     )

@@ -17,6 +17,7 @@ from indexes.base import Metric, VectorIndex
 from indexes.conformance import DIM, VECTOR_INDEX_CHECKS, Check, Subject
 from indexes.directory import LocalDirectory
 from indexes.registry import drop_shared, open_dense
+from tests.qdrant_server import QdrantServer
 
 URL: Final = os.environ.get("QDRANT_URL")
 EMBEDDED: Final[Mapping[str, tuple[dict[str, object], float]]] = {
@@ -55,6 +56,17 @@ async def test_the_local_mode_conforms(check: Check, metric: Metric, tmp_path: P
 async def test_the_embedded_engine_conforms(how: str, check: Check, metric: Metric, tmp_path: Path) -> None:
     options, recall = EMBEDDED[how]
     await check(subject("qdrant_edge", tmp_path, metric, recall=recall, **options))
+
+
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.INNER_PRODUCT])
+@pytest.mark.parametrize("check", VECTOR_INDEX_CHECKS, ids=lambda check: check.__name__)
+async def test_it_conforms_over_the_wire(check: Check, metric: Metric, tmp_path: Path) -> None:
+    server = QdrantServer()
+    await server.start()
+    try:
+        await check(subject("qdrant", tmp_path, metric, url="http://127.0.0.1", grpc_port=server.port))
+    finally:
+        await server.stop()
 
 
 @pytest.mark.skipif(URL is None, reason="QDRANT_URL names no server")
