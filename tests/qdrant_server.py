@@ -6,7 +6,7 @@ away and comes back.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from qdrant_client import AsyncQdrantClient, models
@@ -31,8 +31,8 @@ class QdrantServer:
         """Answer from now on."""
         # Without it another server in this process could have the port meanwhile.
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        add_CollectionsServicer_to_server(_Collections(self.store), self._server)
-        add_PointsServicer_to_server(_Points(self.store), self._server)
+        add_CollectionsServicer_to_server(_Collections(self.store), self._server)  # type: ignore[no-untyped-call]
+        add_PointsServicer_to_server(_Points(self.store), self._server)  # type: ignore[no-untyped-call]
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
@@ -41,7 +41,7 @@ class QdrantServer:
         await self._server.stop(None)
 
 
-class _Collections(CollectionsServicer):  # type: ignore[misc]
+class _Collections(CollectionsServicer):
     def __init__(self, store: AsyncQdrantClient) -> None:
         self._store = store
 
@@ -63,7 +63,7 @@ class _Collections(CollectionsServicer):  # type: ignore[misc]
         return wire.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
 
 
-class _Points(PointsServicer):  # type: ignore[misc]
+class _Points(PointsServicer):
     def __init__(self, store: AsyncQdrantClient) -> None:
         self._store = store
 
@@ -77,9 +77,7 @@ class _Points(PointsServicer):  # type: ignore[misc]
     async def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
         assert request.wait
         await self._found(request, context)
-        await self._store.delete(
-            request.collection_name, GrpcToRest.convert_points_selector(request.points)
-        )
+        await self._store.delete(request.collection_name, GrpcToRest.convert_points_selector(request.points))
         return _DONE
 
     async def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -93,7 +91,7 @@ class _Points(PointsServicer):  # type: ignore[misc]
             request.collection_name, limit=request.limit, offset=offset, with_payload=False
         )
         ids = [RestToGrpc.convert_extended_point_id(point.id) for point in found]
-        more = None if following is None else RestToGrpc.convert_extended_point_id(following)
+        more = None if following is None else RestToGrpc.convert_extended_point_id(cast(int, following))
         return wire.ScrollResponse(
             result=[wire.RetrievedPoint(id=point_id) for point_id in ids], next_page_offset=more
         )

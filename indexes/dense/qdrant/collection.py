@@ -1,4 +1,4 @@
-"""One collection of a Qdrant, by qdrant-client: what is asked, how long that may take, and what errors mean."""
+"""One collection in Qdrant, by qdrant-client: what is asked, how long that may take, what errors mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from grpc import StatusCode
 from grpc.aio import AioRpcError
@@ -50,7 +50,7 @@ class Collection:
     """
 
     def __init__(self, name: str, options: QdrantOptions) -> None:
-        """Raises FailedPrecondition when another has the folder of a local mode open, or the key is not set."""
+        """Raises FailedPrecondition when another has a local mode's folder open, or the key is not set."""
         self.name = name
         self._options = options
         self._client = _client(name, options)
@@ -90,7 +90,7 @@ class Collection:
                 points, offset = await self._client.scroll(
                     self.name, limit=PAGE, offset=offset, with_payload=False, with_vectors=False
                 )
-            keys.update(point.id for point in points)
+            keys.update(cast(int, point.id) for point in points)
             if offset is None:
                 keys.discard(POSITION)
                 return keys
@@ -125,7 +125,7 @@ class Collection:
         async with self._asking():
             answers = await self._client.query_batch_points(self.name, requests, timeout=self._whole_s)
         return [
-            ([point.id for point in answer.points], [point.score for point in answer.points])  # type: ignore[misc]
+            ([cast(int, point.id) for point in answer.points], [point.score for point in answer.points])
             for answer in answers
         ]
 
@@ -174,8 +174,8 @@ class Collection:
         wanted = self._distance(metric)
         if (vectors.size, vectors.distance) != (dim, wanted):
             raise FailedPrecondition(
-                f"the collection {self.name} was made for dimension {vectors.size}, {vectors.distance.value}, "
-                f"not for dimension {dim}, {wanted.value}"
+                f"the collection {self.name} was made for dimension {vectors.size}, "
+                f"{vectors.distance.value}, not for dimension {dim}, {wanted.value}"
             )
 
     @asynccontextmanager

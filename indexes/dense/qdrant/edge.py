@@ -248,7 +248,9 @@ class EdgeIndex:
             await asyncio.to_thread(generations.remove, folder)
             raise
         self._error = ""
-        self._next_at = max(self._opened.options.graph_at, int(_GROWN * self._opened.in_graphs))
+        # The engine leaves a kilobyte or so as it is.
+        opened = self._opened
+        self._next_at = max(opened.options.graph_at, int(_GROWN * opened.in_graphs), 2 * opened.outside)
 
     # -- in the thread ----------------------------------------------------------------------------
 

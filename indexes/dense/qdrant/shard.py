@@ -54,9 +54,7 @@ class Shard:
         keys, offset = BitMap64(), None
         with _failures(CorruptIndex):
             while True:
-                asked = engine.ScrollRequest(
-                    offset=offset, limit=PAGE, with_payload=False, with_vector=False
-                )
+                asked = engine.ScrollRequest(offset=offset, limit=PAGE, with_payload=False, with_vector=False)
                 points, offset = self._shard.scroll(asked)
                 keys.update(point.id for point in points)
                 if offset is None:

@@ -18,10 +18,10 @@ from pyroaring import BitMap64
 from indexes.base import Metric, SearchParams, VectorBatch
 from indexes.conformance import DIM, clustered, recall_of, true_neighbours
 from indexes.dense.opening import open_index
-from indexes.dense.segmented import SegmentedIndex
 from indexes.dense.sharding import shard_of
 from indexes.dense.upkeep import UpkeepLimits
 from indexes.directory import LocalDirectory
+from indexes.registry import open_dense
 
 POOL = clustered(2_000, seed=99)
 QUERIES = clustered(4, seed=5)
@@ -54,7 +54,7 @@ class IndexMachine(RuleBasedStateMachine):
     def run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
 
-    async def opened(self) -> SegmentedIndex:
+    async def opened(self) -> Any:
         return await open_index(
             self.kind,
             directory=LocalDirectory(self.root),
@@ -168,9 +168,30 @@ class ProductCodesMachine(IndexMachine):
     recall = 0.8
 
 
+class EdgeMachine(IndexMachine):
+    """The same in Qdrant's embedded engine, which builds graphs at any moment."""
+
+    options: ClassVar[dict[str, object]] = {"graph_at": 150, "batch": 16}
+    recall = 0.8
+
+    async def opened(self) -> Any:
+        directory = LocalDirectory(self.root)
+        return await open_dense(
+            "qdrant_edge", directory=directory, dim=DIM, metric=self.metric, options=self.options
+        )
+
+    @rule()
+    def compact(self) -> None:
+        self.run(self.index.compact())
+        assert self.index.stats().live == len(self.model)
+
+
 ENOUGH = settings(max_examples=20, stateful_step_count=20, deadline=None)
 TestFlat = IndexMachine.TestCase
 TestHnsw = HnswMachine.TestCase
 TestSharded = ShardedMachine.TestCase
 TestProductCodes = ProductCodesMachine.TestCase
+TestEdge = EdgeMachine.TestCase
+# Each build is a process that has to start.
+TestEdge.settings = settings(max_examples=8, stateful_step_count=15, deadline=None)
 TestFlat.settings = TestHnsw.settings = TestSharded.settings = TestProductCodes.settings = ENOUGH

@@ -1,4 +1,4 @@
-"""Qdrant passes every check of a dense index: its local mode, its embedded engine, and a server if there is one.
+"""Qdrant passes every check of a dense index: the local mode, the embedded engine, a server if there is one.
 
 The server is the one that the environment variable QDRANT_URL names, with gRPC on port 6334.
 """
@@ -34,7 +34,7 @@ SERVED: Final[Mapping[str, tuple[dict[str, object], float]]] = {
 
 
 def subject(
-    kind: str, folder: Path, metric: Metric, *, recall: float = 1.0, name: str = "test", **options: object
+    kind: str, folder: Path, metric: Metric, options: Mapping[str, object], recall: float, name: str = "test"
 ) -> Subject:
     async def opened() -> VectorIndex:
         return await open_dense(
@@ -47,7 +47,7 @@ def subject(
 @pytest.mark.parametrize("metric", list(Metric))
 @pytest.mark.parametrize("check", VECTOR_INDEX_CHECKS, ids=lambda check: check.__name__)
 async def test_the_local_mode_conforms(check: Check, metric: Metric, tmp_path: Path) -> None:
-    await check(subject("qdrant", tmp_path, metric, path=str(tmp_path / "store")))
+    await check(subject("qdrant", tmp_path, metric, {"path": str(tmp_path / "store")}, 1.0))
 
 
 @pytest.mark.parametrize("metric", list(Metric))
@@ -55,7 +55,7 @@ async def test_the_local_mode_conforms(check: Check, metric: Metric, tmp_path: P
 @pytest.mark.parametrize("how", EMBEDDED)
 async def test_the_embedded_engine_conforms(how: str, check: Check, metric: Metric, tmp_path: Path) -> None:
     options, recall = EMBEDDED[how]
-    await check(subject("qdrant_edge", tmp_path, metric, recall=recall, **options))
+    await check(subject("qdrant_edge", tmp_path, metric, options, recall))
 
 
 @pytest.mark.parametrize("metric", [Metric.L2, Metric.INNER_PRODUCT])
@@ -64,7 +64,8 @@ async def test_it_conforms_over_the_wire(check: Check, metric: Metric, tmp_path:
     server = QdrantServer()
     await server.start()
     try:
-        await check(subject("qdrant", tmp_path, metric, url="http://127.0.0.1", grpc_port=server.port))
+        options = {"url": "http://127.0.0.1", "grpc_port": server.port}
+        await check(subject("qdrant", tmp_path, metric, options, 1.0))
     finally:
         await server.stop()
 
@@ -77,6 +78,6 @@ async def test_a_server_conforms(how: str, check: Check, metric: Metric, tmp_pat
     options, recall = SERVED[how]
     name, options = f"ragstone_test_{uuid4().hex[:12]}", {"url": URL, **options}
     try:
-        await check(subject("qdrant", tmp_path, metric, recall=recall, name=name, **options))
+        await check(subject("qdrant", tmp_path, metric, options, recall, name))
     finally:
         await drop_shared("qdrant", name=name, options=options)
