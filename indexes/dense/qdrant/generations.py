@@ -11,10 +11,13 @@ import errno
 import os
 import shutil
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indexes.base import Metric
@@ -24,7 +27,11 @@ from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition
 _CURRENT: Final = "CURRENT.json"
 _FORMAT: Final = 1
 _SAID_CHARS: Final = 300
+_TRIES: Final = 40
+_PAUSE_S: Final = 0.05
 _PROGRAM: Final = Path(__file__).with_name("optimising.py")
+
+log = structlog.get_logger(__name__)
 
 
 class _Current(BaseModel):
@@ -80,6 +87,7 @@ class Generations:
             "-I",
             str(_PROGRAM),
             str(self.path(folder)),
+            str(os.getpid()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -105,7 +113,7 @@ class Generations:
 
     def size(self, folder: str) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_blocks * 512 for file in self.path(folder).rglob("*") if file.is_file())
+        return sum(map(_size, self.path(folder).rglob("*")))
 
     def _read(self) -> str | None:
         try:
@@ -122,10 +130,24 @@ class Generations:
         return current.folder
 
     def _remove(self, name: str) -> None:
-        if self._directory.path(name).is_dir():
-            self._directory.remove_tree(name)
-        else:
+        if not self._directory.path(name).is_dir():
             self._directory.delete(name)
+            return
+        for _ in range(_TRIES):
+            # The builder of a process that was killed may still be writing into it, for a moment.
+            with suppress(NotFound, BackendUnavailable):
+                self._directory.remove_tree(name)
+                return
+            time.sleep(_PAUSE_S)
+        log.warning("folder_left_behind", path=str(self._directory.path(name)))
+
+
+def _size(path: Path) -> int:
+    # A file may be gone between its listing and this look at it.
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _copy_sparse(source: str, target: str) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
+import structlog
 from pyroaring import BitMap64
 
 from indexes.base import IndexStats, Metric, Neighbours, SearchParams, VectorBatch, Vectors
@@ -20,32 +21,43 @@ from indexes.dense.options import parse_options
 from indexes.dense.qdrant.collection import Collection
 from indexes.dense.qdrant.options import QdrantOptions
 from indexes.dense.qdrant.points import Among, Ranking, Walk, after, batches, leaving
+from indexes.dense.qdrant.position import Position, recall, remember
 from indexes.dense.qdrant.views import Views
 from indexes.dense.vectors import prepare_batch, prepare_queries
 from indexes.dense.worker import to_the_end
 from indexes.directory import Directory, LocalDirectory
 from ragstone.errors import BackendUnavailable, CorruptIndex
 
+log = structlog.get_logger(__name__)
+
 
 async def open_index(
     kind: str, *, directory: Directory, name: str, dim: int, metric: Metric, options: Mapping[str, object]
 ) -> QdrantIndex:
-    """Open the collection ``name``, or make it; nothing of it is in ``directory``.
+    """Open the collection ``name``, or make it. ``directory`` has only where it stood.
+
+    One that was open before opens also while Qdrant does not answer: then its calls raise
+    BackendUnavailable until it does.
 
     Raises InvalidArgument for wrong options, FailedPrecondition when the collection was made for another
-    dimension or metric or Qdrant refuses the caller, BackendUnavailable when it does not answer.
+    dimension or metric or Qdrant refuses the caller, CorruptIndex when it has less than it had,
+    BackendUnavailable when it does not answer.
     """
     parsed = parse_options(QdrantOptions, options)
+    known = await asyncio.to_thread(recall, directory)
     collection = await asyncio.to_thread(Collection, name, parsed)
+    index = QdrantIndex(collection, parsed, directory, dim=dim, metric=metric, known=known or Position())
     try:
-        await collection.make(dim, metric)
-        # Before the keys: what is added in between is found again when it is applied again.
-        applied_seq = await collection.position()
-        live = await collection.keys()
+        await index.checkpoint()
+    except BackendUnavailable as exc:
+        if known is None:
+            await index.close()
+            raise
+        log.warning("index_away", index=name, reason=exc.message)
     except BaseException:
-        await collection.close()
+        await index.close()
         raise
-    return QdrantIndex(collection, parsed, dim=dim, metric=metric, live=live, applied_seq=applied_seq)
+    return index
 
 
 async def drop_index(*, name: str, options: Mapping[str, object]) -> None:
@@ -71,18 +83,23 @@ class QdrantIndex:
         self,
         collection: Collection,
         options: QdrantOptions,
+        directory: Directory,
         *,
         dim: int,
         metric: Metric,
-        live: BitMap64,
-        applied_seq: int,
+        known: Position,
     ) -> None:
+        """Use ``open_index``; this asks nobody. ``known`` is where it stood at the last checkpoint."""
         self._collection = collection
         self._options = options
+        self._directory = directory
         self._dim = dim
         self._metric = metric
-        self._views = Views(live)
-        self._applied_seq = applied_seq
+        self._known = known
+        self._applied_seq = known.applied_seq
+        self._views: Views | None = None
+        """None until Qdrant has told what it has."""
+        self._meeting = asyncio.Lock()
         self._writing = asyncio.Lock()
         self._facts: Mapping[str, Any] = {}
         self._damage = ""
@@ -111,9 +128,11 @@ class QdrantIndex:
         """The best ``k`` keys for each row of ``queries`` ``(n, dim)``, among ``allow`` when given."""
         asked = prepare_queries(queries, dim=self._dim, metric=self._metric)
         walk = Walk.of(self._options, params)
+        with self._damage_noted():
+            views = await self._met()
         # Where Qdrant is not asked: whoever searches over and over leaves others their turn.
         await asyncio.sleep(0)
-        with self._views.reading() as live:
+        with views.reading() as live:
             among = Among.of(live, allow)
             ranking = Ranking(len(asked), k, self._metric, among.wanted)
             while ranking.open:
@@ -124,15 +143,23 @@ class QdrantIndex:
         return ranking.neighbours()
 
     async def checkpoint(self) -> int:
-        """The position: what is applied is durable already."""
-        with suppress(BackendUnavailable, CorruptIndex):
+        """The position: what is applied is durable already.
+
+        Raises BackendUnavailable when Qdrant does not answer, CorruptIndex when it has less than it had.
+        """
+        with self._damage_noted():
+            await self._met()
+            self._expect(await self._collection.position(), self._applied_seq)
             self._facts = await self._collection.facts()
-        return self._applied_seq
+        async with self._writing:
+            self._known = Position(applied_seq=self._applied_seq, live=self._live)
+            await asyncio.to_thread(remember, self._directory, self._known)
+            return self._known.applied_seq
 
     def stats(self) -> IndexStats:
         """What the index holds now; ``details`` are what Qdrant said at the last checkpoint."""
         return IndexStats(
-            live=len(self._views.live),
+            live=self._live,
             segments=self._facts.get("segments") or 0,
             damage=self._damage,
             details={"place": self._options.place, "collection": self._collection.name, **self._facts},
@@ -140,7 +167,8 @@ class QdrantIndex:
 
     def explain(self, k: int, *, allow: BitMap64 | None = None, params: SearchParams | None = None) -> str:
         """How a search with these arguments is answered now, in words."""
-        among, walk = Among.of(self._views.live, allow), Walk.of(self._options, params)
+        live = BitMap64() if self._views is None else self._views.live
+        among, walk = Among.of(live, allow), Walk.of(self._options, params)
         return f"{self._options.place}: {walk}, among {among}"
 
     async def close(self) -> None:
@@ -148,15 +176,39 @@ class QdrantIndex:
         async with self._writing:
             await self._collection.close()
 
+    @property
+    def _live(self) -> int:
+        return self._known.live if self._views is None else len(self._views.live)
+
+    async def _met(self) -> Views:
+        """What searches see, asked of Qdrant the first time."""
+        async with self._meeting:
+            if self._views is None:
+                await self._collection.make(self._dim, self._metric)
+                # Before the keys: what is added in between is found again when it is applied again.
+                seq = await self._collection.position()
+                self._expect(seq, self._known.applied_seq)
+                self._views, self._applied_seq = Views(await self._collection.keys()), seq
+            return self._views
+
+    def _expect(self, seq: int, at_least: int) -> None:
+        if seq < at_least:
+            raise CorruptIndex(
+                f"{self._options.place} has {self._collection.name} up to {seq} only, "
+                f"and had it up to {at_least}"
+            )
+
     async def _apply(self, batch: VectorBatch, seq: int) -> None:
         async with self._writing:
+            with self._damage_noted():
+                views = await self._met()
             if seq <= self._applied_seq:
                 return
             with self._damage_noted():
                 # Nobody sees these yet: they are in no view.
                 for keys, vectors in batches(batch, self._options.batch):
                     await self._collection.upsert(keys, vectors)
-                await self._views.replace(after(self._views.live, batch))
+                await views.replace(after(views.live, batch))
                 if len(gone := leaving(batch)):
                     await self._collection.delete(gone)
                 # Last: from here on the step is never done again.

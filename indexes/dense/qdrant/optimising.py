@@ -1,4 +1,4 @@
-"""A program: ``python optimising.py FOLDER`` builds the graphs of the shard in a folder.
+"""A program: ``python optimising.py FOLDER PARENT`` builds the graphs of the shard in a folder.
 
 The engine holds Python's lock for as long as it builds, so a server has this done by a process of its own.
 """
@@ -31,4 +31,5 @@ if __name__ == "__main__":
     with suppress(OSError, AttributeError):
         # Nobody waits for it when the server is gone. Linux only.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    main(sys.argv[1])
+    if os.getppid() == int(sys.argv[2]):
+        main(sys.argv[1])

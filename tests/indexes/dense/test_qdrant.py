@@ -338,7 +338,6 @@ async def test_an_index_goes_on_when_its_server_is_back(server: QdrantServer, op
             await index.search(clustered(1), 10)
         with pytest.raises(BackendUnavailable):
             await index.apply(step, seq=2)
-    assert await index.checkpoint() == 1
     await server.start()
     async with asyncio.timeout(30):
         while index.applied_seq < 2:
@@ -347,6 +346,38 @@ async def test_an_index_goes_on_when_its_server_is_back(server: QdrantServer, op
             await asyncio.sleep(0.05)
     found = await index.search(clustered(1), 100)
     assert sorted(key for key in found.keys[0].tolist() if key >= 0) == list(range(5, 60))
+
+
+async def test_an_index_opens_while_its_server_is_away_if_it_was_open_before(
+    server: QdrantServer, opened: Open
+) -> None:
+    options = at(server.port, timeout_s=5, failures=100)
+    index = await opened("qdrant", Metric.L2, **options)
+    await index.apply(batch_of(clustered(40)), seq=1)
+    assert await index.checkpoint() == 1
+    await index.close()
+    await server.stop()
+    again = await opened("qdrant", Metric.L2, **options)
+    assert (again.applied_seq, again.stats().live) == (1, 40)
+    with pytest.raises(BackendUnavailable):
+        await again.search(clustered(1), 10)
+    await server.start()
+    async with asyncio.timeout(30):
+        while again.applied_seq < 2:
+            with suppress(BackendUnavailable):
+                await again.apply(removal_of(3), seq=2)
+            await asyncio.sleep(0.05)
+    assert again.stats().live == 39
+
+
+async def test_a_store_that_comes_back_with_less_is_damaged(server: QdrantServer, opened: Open) -> None:
+    index = await opened("qdrant", Metric.L2, **at(server.port))
+    await index.apply(batch_of(clustered(40)), seq=1)
+    await index.checkpoint()
+    await index.close()
+    await drop_shared("qdrant", name="one", options=at(server.port))
+    with pytest.raises(CorruptIndex, match="up to 0 only"):
+        await opened("qdrant", Metric.L2, **at(server.port))
 
 
 async def test_a_server_that_is_away_is_asked_no_more_for_a_while(server: QdrantServer, opened: Open) -> None:
