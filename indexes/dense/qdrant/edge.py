@@ -20,7 +20,7 @@ from indexes.base import IndexStats, Metric, Neighbours, SearchParams, VectorBat
 from indexes.dense.options import parse_options
 from indexes.dense.qdrant.generations import Generations
 from indexes.dense.qdrant.options import EdgeOptions
-from indexes.dense.qdrant.points import Among, Ranking, Walk, after, batches, leaving
+from indexes.dense.qdrant.points import Ranking, Walk, after, batches, leaving
 from indexes.dense.qdrant.shard import Shard
 from indexes.dense.vectors import prepare_batch, prepare_queries
 from indexes.directory import Directory, Lock
@@ -94,11 +94,11 @@ class _Opened:
         self, queries: Vectors, k: int, allow: BitMap64 | None, params: SearchParams | None
     ) -> Neighbours:
         """The answers."""
-        among, walk = Among.of(self.live, allow), Walk.of(self.options, params)
-        ranking = Ranking(len(queries), k, self.metric, among.wanted)
+        walk = Walk.of(self.options, params)
+        ranking = Ranking(len(queries), k, self.metric, self.live, allow)
         try:
             while ranking.open:
-                ranking.take(self._shard.query(queries[ranking.open], ranking.limit, among, walk))
+                ranking.take(self._shard.query(queries[ranking.open], ranking.limit, ranking.among, walk))
         except CorruptIndex as exc:
             self.damage = exc.message
             raise
@@ -204,10 +204,11 @@ class EdgeIndex:
     def explain(self, k: int, *, allow: BitMap64 | None = None, params: SearchParams | None = None) -> str:
         """How a search with these arguments is answered now, in words."""
         opened = self._opened
-        among, walk = Among.of(opened.live, allow), Walk.of(opened.options, params)
+        walk = Walk.of(opened.options, params)
+        ranking = Ranking(1, k, opened.metric, opened.live, allow)
         if not opened.in_graphs:
             walk = Walk.of(opened.options, SearchParams(exact=True))
-        return f"Qdrant's embedded engine: {walk}, among {among}"
+        return f"Qdrant's embedded engine: {walk}, {ranking}"
 
     async def close(self) -> None:
         """Release files, the thread, and a build that goes on. Does not checkpoint."""

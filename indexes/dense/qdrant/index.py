@@ -20,7 +20,7 @@ from indexes.base import IndexStats, Metric, Neighbours, SearchParams, VectorBat
 from indexes.dense.options import parse_options
 from indexes.dense.qdrant.collection import Collection
 from indexes.dense.qdrant.options import QdrantOptions
-from indexes.dense.qdrant.points import Among, Ranking, Walk, after, batches, leaving
+from indexes.dense.qdrant.points import Ranking, Walk, after, batches, leaving
 from indexes.dense.qdrant.position import Position, recall, remember
 from indexes.dense.qdrant.views import Views
 from indexes.dense.vectors import prepare_batch, prepare_queries
@@ -133,12 +133,11 @@ class QdrantIndex:
         # Where Qdrant is not asked: whoever searches over and over leaves others their turn.
         await asyncio.sleep(0)
         with views.reading() as live:
-            among = Among.of(live, allow)
-            ranking = Ranking(len(asked), k, self._metric, among.wanted)
+            ranking = Ranking(len(asked), k, self._metric, live, allow)
             while ranking.open:
                 with self._damage_noted():
                     ranking.take(
-                        await self._collection.query(asked[ranking.open], ranking.limit, among, walk)
+                        await self._collection.query(asked[ranking.open], ranking.limit, ranking.among, walk)
                     )
         return ranking.neighbours()
 
@@ -168,8 +167,8 @@ class QdrantIndex:
     def explain(self, k: int, *, allow: BitMap64 | None = None, params: SearchParams | None = None) -> str:
         """How a search with these arguments is answered now, in words."""
         live = BitMap64() if self._views is None else self._views.live
-        among, walk = Among.of(live, allow), Walk.of(self._options, params)
-        return f"{self._options.place}: {walk}, among {among}"
+        ranking, walk = Ranking(1, k, self._metric, live, allow), Walk.of(self._options, params)
+        return f"{self._options.place}: {walk}, {ranking}"
 
     async def close(self) -> None:
         """Close the connections, once a write that has begun has ended."""

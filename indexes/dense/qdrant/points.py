@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -100,23 +101,39 @@ class Ranking:
     """The answers to some queries: by score, then by key.
 
     Qdrant breaks ties as it likes, and may have points that are not wanted yet; so more than ``k`` are
-    fetched, twice as many each time, until the last one fetched is surely beyond the last one wanted. Ask
-    for ``limit`` hits of each of the rows ``open``, hand them to ``take``, and again until none is open.
+    fetched, twice as many each time, until the last one fetched is surely beyond the last one wanted. Ids
+    cost about as much to send as hits to receive: hits are filtered here while that is less to move.
+
+    Ask for ``limit`` hits ``among`` points for each of the rows ``open``, hand them to ``take``, and again
+    until none is open.
     """
 
-    def __init__(self, queries: int, k: int, metric: Metric, wanted: BitMap64) -> None:
+    def __init__(self, queries: int, k: int, metric: Metric, live: BitMap64, allow: BitMap64 | None) -> None:
         self._k = max(k, 0)
         self._metric = metric
-        self._wanted = wanted
+        self._filtered = Among.of(live, allow)
+        self._wanted = wanted = self._filtered.wanted
         self._keys = np.full((queries, self._k), -1, dtype=np.int64)
         self._scores = np.full((queries, self._k), -np.inf, dtype=np.float32)
         self.open = list(range(queries)) if self._k and wanted else []
-        self.limit = self._k + _SPARE_HITS
+        self.limit = limit = self._k + _SPARE_HITS
+        self.among = self._filtered
+        if (ids := self._filtered.ids) is not None and wanted:
+            expected = math.ceil(limit * len(live) / len(wanted))
+            if expected <= len(ids):
+                self.among, self.limit = Among(wanted), expected
+
+    def __str__(self) -> str:
+        if self.among is self._filtered:
+            return f"among {self.among}"
+        return f"filters the best {self.limit:,} of all points, then more, then {self._filtered}"
 
     def take(self, found: Sequence[Hits]) -> None:
         """The hits of each open row."""
         self.open = [row for row, hits in zip(self.open, found, strict=True) if not self._settle(row, hits)]
         self.limit *= 2
+        if self._filtered.ids is not None and self.limit > len(self._filtered.ids):
+            self.among = self._filtered
 
     def neighbours(self) -> Neighbours:
         """The answers."""

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from pyroaring import BitMap64
 
-from indexes.base import Metric, Neighbours, SearchParams, VectorIndex
-from indexes.conformance import DIM, batch_of, clustered, removal_of
+from indexes.base import Metric, Neighbours, SearchParams, VectorBatch, VectorIndex
+from indexes.conformance import DIM, NONE, batch_of, clustered, removal_of
 from indexes.dense.qdrant.collection import Collection
 from indexes.dense.qdrant.index import QdrantIndex
 from indexes.directory import LocalDirectory
@@ -123,6 +123,20 @@ async def test_a_filter_is_sent_as_the_shorter_list_of_ids(kind: str, opened: Op
     assert "among all 100 points" in index.explain(10, allow=BitMap64(range(1_000)))
     assert "among 20 points by id" in index.explain(10, allow=BitMap64(range(20)))
     assert "among all points but 20 by id" in index.explain(10, allow=BitMap64(range(20, 1_000)))
+
+
+@pytest.mark.parametrize("kind", ["qdrant", "qdrant_edge"])
+async def test_hits_are_filtered_here_where_that_moves_less(kind: str, opened: Open) -> None:
+    index, vectors = await opened(kind, Metric.L2), clustered(1_000)
+    await index.apply(batch_of(vectors), seq=1)
+    allow = BitMap64(range(300, 1_000))
+    assert "filters the best 26 of all points" in index.explain(10, allow=allow)
+    # The nearest of all are not allowed: what follows has to be asked for.
+    crowd = np.repeat(vectors[:1], 250, axis=0)
+    await index.apply(VectorBatch(np.arange(250), crowd, NONE), seq=2)
+    found = await index.search(vectors[:1], 10, allow=allow)
+    distances = ((vectors[300:] - vectors[0]) ** 2).sum(axis=1)
+    assert found.keys[0].tolist() == (300 + np.argsort(distances)[:10]).tolist()
 
 
 # -- graphs of the embedded engine ---------------------------------------------------------------------
