@@ -99,7 +99,7 @@ class QdrantIndex:
         self._applied_seq = known.applied_seq
         self._views: Views | None = None
         """None until Qdrant has told what it has."""
-        self._meeting = asyncio.Lock()
+        self._meeting: asyncio.Task[Views] | None = None
         self._writing = asyncio.Lock()
         self._facts: Mapping[str, Any] = {}
         self._damage = ""
@@ -172,6 +172,9 @@ class QdrantIndex:
 
     async def close(self) -> None:
         """Close the connections, once a write that has begun has ended."""
+        if self._meeting is not None and not self._meeting.done():
+            self._meeting.cancel()
+            await asyncio.wait([self._meeting])
         async with self._writing:
             await self._collection.close()
 
@@ -180,15 +183,20 @@ class QdrantIndex:
         return self._known.live if self._views is None else len(self._views.live)
 
     async def _met(self) -> Views:
-        """What searches see, asked of Qdrant the first time."""
-        async with self._meeting:
-            if self._views is None:
-                await self._collection.make(self._dim, self._metric)
-                # Before the keys: what is added in between is found again when it is applied again.
-                seq = await self._collection.position()
-                self._expect(seq, self._known.applied_seq)
-                self._views, self._applied_seq = Views(await self._collection.keys()), seq
+        """What searches see, asked of Qdrant the first time; all who wait for it get one answer."""
+        if self._views is not None:
             return self._views
+        if self._meeting is None or self._meeting.done():
+            self._meeting = asyncio.create_task(self._meet(), name="qdrant meeting")
+        return await to_the_end(self._meeting)
+
+    async def _meet(self) -> Views:
+        await self._collection.make(self._dim, self._metric)
+        # Before the keys: what is added in between is found again when it is applied again.
+        seq = await self._collection.position()
+        self._expect(seq, self._known.applied_seq)
+        self._views, self._applied_seq = Views(await self._collection.keys()), seq
+        return self._views
 
     def _expect(self, seq: int, at_least: int) -> None:
         if seq < at_least:

@@ -17,6 +17,7 @@ from indexes.base import Metric, Neighbours, SearchParams, VectorBatch, VectorIn
 from indexes.conformance import DIM, NONE, batch_of, clustered, removal_of
 from indexes.dense.qdrant.collection import Collection
 from indexes.dense.qdrant.index import QdrantIndex
+from indexes.dense.qdrant.position import Position, remember
 from indexes.directory import LocalDirectory
 from indexes.registry import drop_shared, open_dense
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument
@@ -413,6 +414,20 @@ async def test_a_collection_that_somebody_removed_is_damage(server: QdrantServer
     with pytest.raises(CorruptIndex, match="one"):
         await index.search(clustered(1), 10)
     assert "has lost" in index.stats().damage
+
+
+async def test_all_who_wait_for_a_silent_server_are_told_in_time(silent: int, tmp_path: Path) -> None:
+    directory = LocalDirectory(tmp_path)
+    remember(directory, Position(applied_seq=3, live=10))
+    options = at(silent, timeout_s=0.4, failures=1_000)
+    index = await open_dense(
+        "qdrant", directory=directory, name="one", dim=DIM, metric=Metric.L2, options=options
+    )
+    async with asyncio.timeout(4):
+        searches = [index.search(clustered(1), 10) for _ in range(20)]
+        answers = await asyncio.gather(*searches, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {BackendUnavailable}
+    await index.close()
 
 
 def at(port: int, **options: object) -> dict[str, object]:
