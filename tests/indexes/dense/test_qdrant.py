@@ -12,10 +12,12 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from pyroaring import BitMap64
+from qdrant_client import grpc as wire
 
 from indexes.base import Metric, Neighbours, SearchParams, VectorBatch, VectorIndex
 from indexes.conformance import DIM, NONE, batch_of, clustered, removal_of
 from indexes.dense.qdrant.collection import Collection
+from indexes.dense.qdrant.has_id import encoded
 from indexes.dense.qdrant.index import QdrantIndex
 from indexes.dense.qdrant.position import Position, remember
 from indexes.directory import LocalDirectory
@@ -124,6 +126,14 @@ async def test_a_filter_is_sent_as_the_shorter_list_of_ids(kind: str, opened: Op
     assert "among all 100 points" in index.explain(10, allow=BitMap64(range(1_000)))
     assert "among 20 points by id" in index.explain(10, allow=BitMap64(range(20)))
     assert "among all points but 20 by id" in index.explain(10, allow=BitMap64(range(20, 1_000)))
+
+
+def test_ids_on_the_wire_are_what_the_client_would_send() -> None:
+    edges = [each for bit in range(63) for each in (2**bit - 1, 2**bit, 2**bit + 1)]
+    ids = BitMap64({*edges[:-1], 300, 2**63 - 1})
+    expected = wire.HasIdCondition(has_id=[wire.PointId(num=each) for each in ids])
+    assert wire.HasIdCondition.FromString(encoded(ids)) == expected
+    assert encoded(BitMap64()) == b""
 
 
 @pytest.mark.parametrize("kind", ["qdrant", "qdrant_edge"])
