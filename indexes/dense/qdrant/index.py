@@ -148,7 +148,9 @@ class QdrantIndex:
         """
         with self._damage_noted():
             await self._met()
-            self._expect(await self._collection.position(), self._applied_seq)
+            # Writes go on meanwhile: what was there before is what has to be there.
+            before = self._applied_seq
+            self._expect(await self._collection.position(), before)
             self._facts = await self._collection.facts()
         async with self._writing:
             self._known = Position(applied_seq=self._applied_seq, live=self._live)

@@ -304,6 +304,23 @@ async def test_nothing_leaves_before_a_search_that_is_to_see_it_has_ended(
     assert ((await index.search(clustered(1), 100)).keys[0] >= 0).sum() == 20
 
 
+async def test_a_checkpoint_beside_a_write_finds_no_damage(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index: QdrantIndex = await opened("qdrant")
+    await index.apply(batch_of(clustered(10)), seq=1)
+    real = Collection.position
+
+    async def overtaken(self: Collection) -> int:
+        seq = await real(self)
+        await index.apply(removal_of(1), seq=2)
+        return seq
+
+    monkeypatch.setattr(Collection, "position", overtaken)
+    assert await index.checkpoint() == 2
+    assert index.stats().damage == ""
+
+
 # -- the store -----------------------------------------------------------------------------------------
 
 
