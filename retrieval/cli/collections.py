@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from retrieval.cli import golden as golden_queries
 from retrieval.cli import output, output_versions
+from retrieval.cli.index_option import IndexOption, index_section
 from retrieval.cli.options import JsonOption, RecipeOption, ServerOption, connect, make_recipe
 
 _SHOWN: Final = 20
@@ -24,28 +24,18 @@ NameArgument = Annotated[
 ]
 
 
-class IndexKind(StrEnum):
-    """The dense indexes that a new collection can choose without a recipe."""
-
-    AUTO = "auto"
-    FLAT = "flat"
-    HNSW = "hnsw"
-    IVF_FLAT = "ivf_flat"
-    IVF_PQ = "ivf_pq"
-    CAGRA = "cagra"
-
-
 @app.command()
 def create(
     name: NameArgument,
     recipe: RecipeOption = None,
-    index: Annotated[IndexKind | None, typer.Option("--index", help="The kind of the dense index.")] = None,
+    index: IndexOption = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Create a collection."""
+    wanted = make_recipe(recipe, index=index_section(index) if index else None)
     with connect(server) as client:
-        collection = client.create_collection(name, recipe=make_recipe(recipe, index=index))
+        collection = client.create_collection(name, recipe=wanted)
     if as_json:
         output.print_json(output_versions.collection_json(collection))
     else:

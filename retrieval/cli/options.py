@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -94,13 +95,13 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(**sections)
 
 
-def make_recipe(path: Path | None, *, index: str | None = None) -> Recipe | None:
+def make_recipe(path: Path | None, *, index: Mapping[str, Any] | None = None) -> Recipe | None:
     """The recipe of ``--recipe`` and ``--index`` together; ``None`` where neither was given."""
     if path is None and index is None:
         return None
     recipe = read_recipe(path) if path else Recipe()
     if index:
-        recipe = replace(recipe, index={**recipe.index, "kind": index})
+        recipe = replace(recipe, index={**recipe.index, **index})
     return recipe
 
 

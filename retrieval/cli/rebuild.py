@@ -12,7 +12,7 @@ import typer
 from ragstone import Recipe
 from ragstone.types import RebuildPlan, Version
 from retrieval.cli import output, output_versions
-from retrieval.cli.collections import IndexKind
+from retrieval.cli.index_option import IndexOption, index_section
 from retrieval.cli.options import (
     SECTIONS,
     CollectionArgument,
@@ -29,7 +29,7 @@ from retrieval.cli.watching import expect_success, follow
 def rebuild(
     collection: CollectionArgument,
     recipe: RecipeOption = None,
-    index: Annotated[IndexKind | None, typer.Option("--index", help="The kind of the dense index.")] = None,
+    index: IndexOption = None,
     shards: Annotated[
         int | None, typer.Option("--shards", metavar="N", help="Parts of the dense index.")
     ] = None,
@@ -63,8 +63,9 @@ def rebuild(
 
     What is not said stays as the serving version has it. That one goes on serving until another is promoted.
     """
+    dense = index_section(index) if index else {}
     short = {
-        "index.kind": index,
+        **{f"index.{key}": value for key, value in dense.items()},
         "index.shards": shards,
         "embedder.kind": embedder,
         "embedder.model": model,

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 _TRIAL_S: Final = 3600.0
 """Whoever tries a recipe, on any server of the catalog, is done with it by then."""
+_AGAIN_S: Final = 600.0
+"""A store that is away for good, or never was there, is asked no more often than that."""
 
 
 class Homes:
@@ -60,22 +62,28 @@ class Homes:
         """Write down what a version that is about to be deleted has elsewhere."""
         await self._doom(self.of(version_id), recipe)
 
-    async def clear(self, version_id: int, recipe: PinnedRecipe) -> None:
-        """Remove what a deleted version has left. What a store that is away keeps is left to ``sweep``."""
-        await self._clear(self.of(version_id), recipe)
+    async def clear(self, version_id: int, recipe: PinnedRecipe) -> int:
+        """Remove what a deleted version has left; the bytes of its files.
+
+        What a store that is away keeps is left to ``sweep``.
+        """
+        home = self.of(version_id)
+        freed = await asyncio.to_thread(_bytes_under, home.path)
+        await self._clear(home, recipe)
+        return freed
 
     async def remove_dense(self, version_id: int, recipe: PinnedRecipe) -> None:
         """Remove the closed dense index of a version. Raises BackendUnavailable."""
         await remove_index(self._opener, self.of(version_id).of("dense"), recipe.index)
 
     async def sweep(self) -> None:
-        """Remove what is doomed, due, and no living version's. What fails is logged, and stays listed."""
+        """Remove what is doomed, due, and no living version's. What fails is tried again after a while."""
         doomed = await self._doomed.due()
         living = {self._name(version_id) for version_id in await self._catalog.version_ids()}
         for index in doomed:
             # One of a living version is about to be deleted, or could not be.
-            if index.name.rpartition("_")[0] not in living:
-                await self._drop(index)
+            if index.name.rpartition("_")[0] not in living and not await self._drop(index):
+                await self._doomed.add([index], due_in_s=_AGAIN_S)
 
     def sweep_folders(self, kept: set[int]) -> None:
         """Remove the folders of all versions but ``kept``."""
@@ -103,13 +111,19 @@ class Homes:
         for index in self._shared(home, recipe):
             await self._drop(index)
 
-    async def _drop(self, index: DoomedIndex) -> None:
+    async def _drop(self, index: DoomedIndex) -> bool:
+        """Whether it is gone."""
         try:
             await self._opener.drop_shared(index.kind, name=index.name, options=index.options)
         except InvalidArgument:
             # No index was ever opened with such options.
-            await self._doomed.remove(index.name)
+            log.debug("index_never_was", index=index.name)
         except RagstoneError as exc:
             log.warning("index_left_behind", index=index.name, kind=index.kind, reason=exc.message)
-        else:
-            await self._doomed.remove(index.name)
+            return False
+        await self._doomed.remove(index.name)
+        return True
+
+
+def _bytes_under(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

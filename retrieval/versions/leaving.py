@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
-
 from retrieval.store.values import VersionRow
 from retrieval.versions.adapting import Adapting
 from retrieval.versions.homes import Homes
@@ -44,9 +41,7 @@ class Leaving:
         opened.resting.pop(row.id, None)
         self._reembedding.forget(row.id)
         await self._adapting.forget(opened, row)
-        freed = await asyncio.to_thread(_bytes_under, self._homes.of(row.id).path)
-        await self._homes.clear(row.id, PinnedRecipe.load(row.recipe))
-        return freed
+        return await self._homes.clear(row.id, PinnedRecipe.load(row.recipe))
 
     async def rest(self, opened: OpenCollection, row: VersionRow) -> None:
         """Close a version; what it has made durable stays."""
@@ -55,7 +50,3 @@ class Leaving:
         follower = opened.followers.get(row.id)
         if follower is not None:
             await rest_version(opened, row, follower)
-
-
-def _bytes_under(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

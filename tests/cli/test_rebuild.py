@@ -17,6 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import Result
 
+from indexes.dense.pgvector.options import HnswOptions, IvfflatOptions
 from ragstone import (
     Comparison,
     Gate,
@@ -35,6 +36,7 @@ from ragstone import (
 )
 from retrieval.api.server import Server, ServerOptions
 from retrieval.cli import output, watching
+from retrieval.cli.index_option import PGVECTOR
 from retrieval.telemetry import Metrics
 
 Run = Callable[..., Result]
@@ -209,6 +211,19 @@ def test_the_options_become_an_overlay_of_the_serving_recipe(run: Run, rebuilds:
     ]
 
 
+def test_an_address_names_an_index_in_postgresql_and_its_options(run: Run, rebuilds: Rebuilds) -> None:
+    address = "pgvector://me@db:5433/rag?method=hnsw&sslmode=require&ef_search=80&options=-c%20a%3Db"
+    assert run("rebuild", "docs", "--index", address).exit_code == 0
+    url = "postgresql://me@db:5433/rag?sslmode=require&options=-c%20a%3Db"
+    index = {"kind": "pgvector", "url": url, "method": "hnsw", "ef_search": "80"}
+    assert rebuilds.calls == [("create", "docs", Recipe(index=index))]
+
+
+def test_an_address_may_have_every_option_of_an_index_in_postgresql() -> None:
+    known = {name for model in (HnswOptions, IvfflatOptions) for name in model.model_fields}
+    assert {*PGVECTOR, "url"} == {*known, "metric"}
+
+
 @pytest.mark.parametrize(
     ("given", "value"),
     [
@@ -247,6 +262,7 @@ def test_a_file_gives_way_to_options_and_these_to_what_is_set(
         ("--set", "shards=4"),
         ("--set", "indices.shards=4"),
         ("--index", "best"),
+        ("--index", "mysql://host/db"),
         ("--model", "x", "--dry-run", "--promote"),
     ],
 )

@@ -103,7 +103,7 @@ async def test_clearing_a_home_drops_its_index_and_nobody_elses(homes: Homes, st
 
 
 async def test_what_a_store_keeps_that_is_away_is_swept_when_it_is_back(
-    homes: Homes, store: SharedStore
+    homes: Homes, store: SharedStore, clock: Clock
 ) -> None:
     store.indexes.add(homes.of(7).of("dense").name)
     store.away = True
@@ -112,6 +112,7 @@ async def test_what_a_store_keeps_that_is_away_is_swept_when_it_is_back(
     await homes.sweep()
     assert len(store.indexes) == 2
     store.away = False
+    clock.now += timedelta(minutes=10)
     await homes.sweep()
     assert store.indexes == {"somebody_elses"}
 
