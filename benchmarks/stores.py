@@ -18,6 +18,7 @@ from retrieval.config import configure_threads
 
 PARTS: Final = {
     "pgvector": "benchmarks.stores_pgvector:pgvector_part",
+    "qdrant_edge": "benchmarks.stores_qdrant:qdrant_part",
 }
 """A part is imported when it is asked for: its store's client may not be installed."""
 

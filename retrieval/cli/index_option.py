@@ -8,13 +8,19 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import typer
 
-KINDS: Final = ("auto", "flat", "hnsw", "ivf_flat", "ivf_pq", "cagra")
+KINDS: Final = ("auto", "flat", "hnsw", "ivf_flat", "ivf_pq", "cagra", "qdrant_edge")
 """The kinds that need no address."""
 PGVECTOR: Final = (
     *("method", "metric", "storage", "m", "ef_construction", "ef_search", "lists", "probes"),
     *("password_env", "pool", "timeout_s", "connect_timeout_s", "build_memory_mb", "build_workers"),
 )
 """What an address may say about an index in PostgreSQL; all else in it belongs to libpq's URL."""
+QDRANT: Final = (
+    *("metric", "m", "ef_construct", "ef_search", "quantization", "rescore", "oversampling", "on_disk"),
+    *("api_key_env", "grpc_port", "shard_number", "replication_factor", "write_consistency_factor"),
+    *("batch", "timeout_s", "failures", "open_s"),
+)
+"""What an address may say about an index in Qdrant."""
 
 IndexOption = Annotated[
     str | None,
@@ -24,7 +30,8 @@ IndexOption = Annotated[
         show_default=False,
         help=f"The dense index: {', '.join(KINDS)}; or in PostgreSQL, at an address such as "
         "'pgvector://user@host:5432/db?method=hnsw&ef_search=100', with the index's own options and those of "
-        "libpq. A password is left to PGPASSFILE, or to the variable that password_env=NAME names.",
+        "libpq (a password is left to PGPASSFILE, or to the variable that password_env=NAME names); or in "
+        "Qdrant, 'qdrant://host:6333?shard_number=4' (qdrants:// for TLS; api_key_env=NAME for a key).",
     ),
 ]
 
@@ -35,8 +42,12 @@ def index_section(text: str) -> dict[str, Any]:
         return {"kind": text}
     if text.startswith("pgvector://"):
         return {"kind": "pgvector", **_address(text, "postgresql", PGVECTOR)}
+    for scheme, of_url in (("qdrant", "http"), ("qdrants", "https")):
+        if text.startswith(f"{scheme}://"):
+            return {"kind": "qdrant", **_address(text, of_url, QDRANT)}
     raise typer.BadParameter(
-        f"{text!r} is not one of {', '.join(KINDS)}, nor an address: pgvector://user@host:port/database",
+        f"{text!r} is not one of {', '.join(KINDS)}, nor an address: pgvector://user@host:port/database or "
+        "qdrant://host:port",
         param_hint="--index",
     )
 

@@ -61,12 +61,16 @@ HOSTILE: Final = [
 WORDS = "harbour lights at night"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "postgresql and pgvector"])
 async def hostile(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> AsyncIterator[App]:
     """A collection whose documents are named and tagged with all that is hostile."""
-    url = request.getfixturevalue("postgres")() if request.param == "postgresql" else ""
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres")()
+    index = {"kind": "flat"}
+    if "pgvector" in request.param:
+        store = request.getfixturevalue("postgres_server").create_database()
+        index = {"kind": "pgvector", "url": store, "method": "exact"}
     app = App(await build(settings.model_copy(update={"database_url": url})))
-    await app.ragstone.create_collection("docs", Recipe(embedder=HASHING, index={"kind": "flat"}))
+    await app.ragstone.create_collection("docs", Recipe(embedder=HASHING, index=index))
     await app.upsert(
         *(
             Document(id=text, text=f"{WORDS} {text}", title=text, metadata={"tag": text, f"x{text}": i})

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from typer.testing import Result
 
 from indexes.dense.pgvector.options import HnswOptions, IvfflatOptions
+from indexes.dense.qdrant.options import QdrantOptions
 from ragstone import (
     Comparison,
     Gate,
@@ -36,7 +37,7 @@ from ragstone import (
 )
 from retrieval.api.server import Server, ServerOptions
 from retrieval.cli import output, watching
-from retrieval.cli.index_option import PGVECTOR
+from retrieval.cli.index_option import PGVECTOR, QDRANT
 from retrieval.telemetry import Metrics
 
 Run = Callable[..., Result]
@@ -222,6 +223,22 @@ def test_an_address_names_an_index_in_postgresql_and_its_options(run: Run, rebui
 def test_an_address_may_have_every_option_of_an_index_in_postgresql() -> None:
     known = {name for model in (HnswOptions, IvfflatOptions) for name in model.model_fields}
     assert {*PGVECTOR, "url"} == {*known, "metric"}
+
+
+@pytest.mark.parametrize(("scheme", "of_url"), [("qdrant", "http"), ("qdrants", "https")])
+def test_an_address_names_an_index_in_qdrant_and_its_options(
+    run: Run, rebuilds: Rebuilds, scheme: str, of_url: str
+) -> None:
+    address = f"{scheme}://store:6333?shard_number=4&quantization=scalar"
+    assert run("rebuild", "docs", "--index", address).exit_code == 0
+    url = f"{of_url}://store:6333"
+    index = {"kind": "qdrant", "url": url, "shard_number": "4", "quantization": "scalar"}
+    assert rebuilds.calls == [("create", "docs", Recipe(index=index))]
+
+
+def test_an_address_may_have_every_option_of_an_index_in_qdrant_but_a_folder() -> None:
+    assert {*QDRANT, "url", "path", "graph_at"} >= {*QdrantOptions.model_fields, "metric"}
+    assert {*QDRANT} <= {*QdrantOptions.model_fields, "metric"}
 
 
 @pytest.mark.parametrize(

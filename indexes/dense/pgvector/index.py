@@ -31,8 +31,8 @@ from indexes.dense.pgvector.connections import GRACE_S, Connections, Session, tr
 from indexes.dense.pgvector.extension import expect_extension
 from indexes.dense.pgvector.options import IndexedOptions, PgvectorOptions, expect_dimension, parse
 from indexes.dense.pgvector.plan import Plan, plan
-from indexes.dense.pgvector.position import recall, remember
 from indexes.dense.pgvector.table import Shape, State, Table, drop_table
+from indexes.dense.position import Position, recall, remember
 from indexes.dense.vectors import prepare_batch, prepare_queries
 from indexes.directory import Directory
 from ragstone.errors import BackendUnavailable, CorruptIndex, RagstoneError
@@ -74,7 +74,7 @@ async def open_index(
     half = isinstance(parsed, IndexedOptions) and parsed.storage == "float16"
     known = await asyncio.to_thread(recall, directory)
     table = Table(name, Shape(dim, metric), half=half)
-    index = PgvectorIndex(parsed, table, directory, known=known or State(0, 0))
+    index = PgvectorIndex(parsed, table, directory, known=known or Position())
     try:
         await index.checkpoint()
     except BackendUnavailable as exc:
@@ -111,7 +111,7 @@ class PgvectorIndex:
         table: Table,
         directory: Directory,
         *,
-        known: State,
+        known: Position,
     ) -> None:
         """Use ``open_index``; this asks nobody. ``known`` is where the index stood at the last checkpoint."""
         self._options = options
@@ -119,7 +119,7 @@ class PgvectorIndex:
         self._shape = table.shape
         self._directory = directory
         self._connections = Connections(options)
-        self._state = known
+        self._state = State(known.applied_seq, known.live)
         self._prepared = False
         self._indexed = False
         self._bytes = 0
@@ -176,7 +176,8 @@ class PgvectorIndex:
         """The ``seq`` of the last commit: commits are durable already. Begins the build of an index."""
         async with self._applying:
             seq = await self._run(self._checkpoint)
-        await asyncio.to_thread(remember, self._directory, self._state)
+        position = Position(applied_seq=self._state.applied_seq, live=self._state.live)
+        await asyncio.to_thread(remember, self._directory, position)
         self._begin_building()
         return seq
 

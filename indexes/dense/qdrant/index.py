@@ -18,10 +18,10 @@ from pyroaring import BitMap64
 
 from indexes.base import IndexStats, Metric, Neighbours, SearchParams, VectorBatch, Vectors
 from indexes.dense.options import parse_options
+from indexes.dense.position import Position, recall, remember
 from indexes.dense.qdrant.collection import Collection
 from indexes.dense.qdrant.options import QdrantOptions
 from indexes.dense.qdrant.points import Ranking, Walk, after, batches, leaving
-from indexes.dense.qdrant.position import Position, recall, remember
 from indexes.dense.qdrant.views import Views
 from indexes.dense.vectors import prepare_batch, prepare_queries
 from indexes.dense.worker import to_the_end

@@ -16,10 +16,10 @@ from qdrant_client import grpc as wire
 
 from indexes.base import Metric, Neighbours, SearchParams, VectorBatch, VectorIndex
 from indexes.conformance import DIM, NONE, batch_of, clustered, removal_of
+from indexes.dense.position import Position, remember
 from indexes.dense.qdrant.collection import Collection
 from indexes.dense.qdrant.has_id import encoded
 from indexes.dense.qdrant.index import QdrantIndex
-from indexes.dense.qdrant.position import Position, remember
 from indexes.directory import LocalDirectory
 from indexes.registry import drop_shared, open_dense
 from ragstone.errors import BackendUnavailable, CorruptIndex, FailedPrecondition, InvalidArgument

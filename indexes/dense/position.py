@@ -1,5 +1,5 @@
-"""Where an index stood at its last checkpoint, in its folder: so it opens while Qdrant is away, and notices
-when Qdrant comes back without what it had acknowledged."""
+"""Where an index in a store stood at its last checkpoint, in its folder: so it opens while the store is away,
+and notices when the store comes back without what it had acknowledged."""
 
 from __future__ import annotations
 
