@@ -29,7 +29,7 @@ class PgvectorMachine(IndexMachine):
         self.name = f"index_{uuid4().hex}"
         super().__init__()
 
-    async def opened(self) -> PgvectorIndex:  # type: ignore[override]
+    async def opened(self) -> PgvectorIndex:
         return await open_index(
             self.kind,
             directory=LocalDirectory(self.root),
