@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Insert, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Insert, func, insert, literal, select, update
 
 from retrieval.store import schema
 from retrieval.store.database import Database
@@ -30,6 +30,21 @@ class Followers:
         self._server = server
         self._ttl = timedelta(seconds=ttl_s)
         self._clock = clock
+
+    async def enter(self, version_id: int) -> None:
+        """This server is about to follow a version: from the beginning, unless it has said otherwise."""
+        now = self._clock()
+        seen = (
+            update(_followers)
+            .where(_followers.c.server == self._server, _followers.c.version_id == version_id)
+            .values(seen_at=now)
+        )
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(seen).rowcount:
+                connection.execute(self._first(version_id, 0, now))
+
+        await self._db.write(work)
 
     async def report(self, positions: Mapping[int, int]) -> None:
         """This server's versions, by their ids, need the journal from these positions on."""
@@ -76,10 +91,3 @@ class Followers:
             _counts.c.collection_id == collection_id, _counts.c.chunking == chunking
         )
         return await self._db.read(lambda c: c.execute(mark).scalar()) or 0
-
-    async def leave(self, version_id: int) -> None:
-        """This server follows a version no longer."""
-        own = delete(_followers).where(
-            _followers.c.server == self._server, _followers.c.version_id == version_id
-        )
-        await self._db.write(lambda c: c.execute(own).close())

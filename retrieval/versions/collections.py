@@ -241,6 +241,8 @@ class Collections:
                 metadata={"version_space": version.space, "model_space": now},
             )
         await expect_same_vectors(embedder, self._sources.embeddings)
+        # Before anything is read: from here on no server prunes what this one has still to hear of.
+        await self._followers.enter(version.id)
         with ExitStack() as held:
             parts = await open_parts(
                 self._opener,
@@ -297,10 +299,13 @@ class Collections:
     async def _prune(self, collection: OpenCollection, chunking: str) -> None:
         """Let go of deleted chunks that no follower, here or elsewhere, has still to hear of."""
         await self.report(collection)
+        elsewhere = await self._followers.slowest(collection.row.id, chunking) or 0
+        # Looked at last: a version may have begun to follow meanwhile.
         if any(version.chunking == chunking for version in collection.resting.values()):
             return
-        upto = await self._followers.slowest(collection.row.id, chunking)
-        if upto:
+        snapshots = [follower.snapshot for follower in collection.followers.values()]
+        here = [one.applier.durable_seq for one in snapshots if one.version.chunking == chunking]
+        if upto := min([elsewhere, *here]):
             await self._sources.journal.prune(collection.row.id, chunking, upto)
 
 

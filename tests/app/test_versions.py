@@ -24,6 +24,8 @@ from ragstone.errors import (
 from ragstone.types import Document, Mode, Query, Recipe, Version, Wait
 from retrieval.config import Settings
 from retrieval.store.catalog import Catalog
+from retrieval.store.followers import Followers
+from retrieval.store.journal import Journal
 from retrieval.store.values import utc_now
 from retrieval.versions.applier import Applier
 from retrieval.versions.rebuild import Yielding
@@ -454,3 +456,32 @@ async def test_a_write_that_was_read_from_the_journal_is_not_applied_again_with_
     version = await rebuilt(filled, ANOTHER_SPACE)
     assert all(gate.passed for gate in version.gates)
     assert version.stats["lexical"]["live"] == version.stats["dense"]["live"]
+
+
+async def test_a_version_that_begins_while_the_journal_is_pruned_holds_what_it_has_to_hear_of(
+    filled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowest, pruned = Followers.slowest, list[int]()
+
+    async def begin_then_tell(self: Followers, collection_id: int, chunking: str) -> int | None:
+        told = await slowest(self, collection_id, chunking)
+        monkeypatch.setattr(Followers, "slowest", slowest)
+        await filled.ragstone.create_version("docs", Recipe(index={"kind": "hnsw"}))
+        collection = filled.ragstone._collections.get("docs")
+        while len(collection.followers) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return told
+
+    async def prune(self: Journal, collection_id: int, chunking: str, upto_seq: int) -> int:
+        pruned.append(upto_seq)
+        return 0
+
+    async def stuck(self: Applier) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(Followers, "slowest", begin_then_tell)
+    monkeypatch.setattr(Journal, "prune", prune)
+    monkeypatch.setattr(Applier, "catch_up", stuck)
+    await filled.delete("1")
+    await filled.ragstone._collections.get("docs").snapshot.applier.checkpoint()
+    assert pruned == []
