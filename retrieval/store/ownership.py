@@ -29,8 +29,13 @@ class Ownership:
         engine = self._engine
         if engine is None or version_id in self._held:
             return True
+        locking = asyncio.get_running_loop().run_in_executor(None, lock_version, engine, version_id)
         try:
-            connection = await asyncio.to_thread(lock_version, engine, version_id)
+            connection = await asyncio.shield(locking)
+        except asyncio.CancelledError:
+            # The lock may be had all the same, and nobody would end it.
+            locking.add_done_callback(_end)
+            raise
         except SQLAlchemyError as exc:
             raise BackendUnavailable("the catalog's database does not answer") from exc
         if connection is None:
@@ -48,3 +53,8 @@ class Ownership:
         """Own nothing any more."""
         for version_id in list(self._held):
             await self.release(version_id)
+
+
+def _end(locking: asyncio.Future[Connection | None]) -> None:
+    if not locking.cancelled() and locking.exception() is None and (connection := locking.result()):
+        connection.close()
