@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+
+# Read when gRPC is imported. PostgreSQL is started by a fork; gRPC's handlers end such a child now and then.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+import hashlib
 import signal
 import subprocess
 import sys
