@@ -31,20 +31,30 @@ class Followers:
         self._ttl = timedelta(seconds=ttl_s)
         self._clock = clock
 
-    async def enter(self, version_id: int) -> None:
-        """This server is about to follow a version: from the beginning, unless it has said otherwise."""
+    async def enter(self, version_id: int) -> bool:
+        """This server is about to follow a version: from the beginning, unless it has said otherwise.
+
+        Whether the others have waited for it: then nothing was pruned that its index has still to hear of.
+        """
         now = self._clock()
+        waited = select(_followers.c.server).where(
+            _followers.c.server == self._server,
+            _followers.c.version_id == version_id,
+            _followers.c.seen_at >= now - self._ttl,
+        )
         seen = (
             update(_followers)
             .where(_followers.c.server == self._server, _followers.c.version_id == version_id)
             .values(seen_at=now)
         )
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
+            was_waited_for = connection.execute(waited).first() is not None
             if not connection.execute(seen).rowcount:
                 connection.execute(self._first(version_id, 0, now))
+            return was_waited_for
 
-        await self._db.write(work)
+        return await self._db.write(work)
 
     async def report(self, positions: Mapping[int, int]) -> None:
         """This server's versions, by their ids, need the journal from these positions on."""

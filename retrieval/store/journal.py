@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
 
-from ragstone.errors import CorruptIndex
 from retrieval.store import queries, schema, writes
 from retrieval.store.database import Database
 from retrieval.store.values import (
@@ -28,10 +27,6 @@ PRUNE_ROWS: Final = 5000
 
 _chunks = schema.chunks.c
 _counts = schema.chunk_counts.c
-
-_PRUNED: Final = select(_counts.pruned_seq).where(
-    _counts.collection_id == bindparam("collection"), _counts.chunking == bindparam("its_chunking")
-)
 _documents = schema.documents.c
 
 
@@ -97,8 +92,6 @@ class Journal:
         Once the answer is empty it holds exactly the live chunks. The last step brings it to ``upto`` (or the
         head) even when it has nothing to do. After about ``limit_chunks`` changes the answer ends, never
         inside a write: call again.
-
-        Raises CorruptIndex for a follower so far behind that deletions it lacks were pruned.
         """
         return await self._db.read(
             lambda c: _read(c, collection_id, chunking, after=after, upto=upto, limit=limit_chunks)
@@ -166,11 +159,6 @@ def _read(
     end = head if upto is None else min(upto, head)
     if end <= after:
         return []
-    pruned = (
-        connection.execute(_PRUNED, {"collection": collection_id, "its_chunking": chunking}).scalar() or 0
-    )
-    if 0 < after < pruned:
-        raise CorruptIndex(f"the follower stands at seq {after}, and the journal was pruned up to {pruned}")
     mine = (_chunks.collection_id == collection_id) & (_chunks.chunking == chunking)
     entered = mine & (_chunks.seq_added > after) & _chunks.seq_deleted.is_(None)
     left = mine & (_chunks.seq_deleted > after) & (_chunks.seq_added <= after)

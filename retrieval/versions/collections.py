@@ -242,7 +242,8 @@ class Collections:
             )
         await expect_same_vectors(embedder, self._sources.embeddings)
         # Before anything is read: from here on no server prunes what this one has still to hear of.
-        await self._followers.enter(version.id)
+        waited = await self._followers.enter(version.id)
+        pruned_seq = 0 if waited else await self._followers.pruned(collection.id, version.chunking)
         with ExitStack() as held:
             parts = await open_parts(
                 self._opener,
@@ -250,7 +251,7 @@ class Collections:
                 version.chunking,
                 self._homes.of(version.id),
                 tokens_like=self._same_tokens(collection, version, recipe, held),
-                pruned_seq=await self._followers.pruned(collection.id, version.chunking),
+                pruned_seq=pruned_seq,
             )
         applier = Applier(
             parts,

@@ -198,7 +198,8 @@ async def test_a_server_that_was_away_misses_no_deletion(start: Start) -> None:
 
 
 async def test_a_server_that_was_away_for_too_long_begins_its_indexes_anew(start: Start) -> None:
-    a, b = await start("a", indexing={"follower_ttl_s": 0.1}), await start("b")
+    soon = {"follower_ttl_s": 0.1}
+    a, b = await start("a", indexing=soon), await start("b", indexing=soon)
     await a.ragstone.create_collection("docs", Recipe(index={"kind": "flat"}))
     await a.upsert(*DOCUMENTS)
     await until(lambda: has(b))
@@ -207,7 +208,7 @@ async def test_a_server_that_was_away_for_too_long_begins_its_indexes_anew(start
     await asyncio.sleep(0.2)
     await a.delete(*(str(i) for i in range(20)))
     await a.ragstone.compact("docs")
-    b = await start("b")
+    b = await start("b", indexing=soon)
     for mode in (Mode.DENSE, Mode.LEXICAL):
         assert await seen(b, mode) == {str(i) for i in range(20, 30)}
 
